@@ -1,0 +1,36 @@
+"""What a data command may see and change: time, databases, chance. Nothing else exists for it.
+
+Guarantees: the same context state and arguments give the same reply and the same change on every node.
+Leaves to the caller: setting ``db`` and the clock before each command (keyspace/machine).
+Invariant: ``clock.stamp_ms <= clock.now_ms``; they are equal while an entry is applied.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from kvservice.keyspace.database import Clock, Database
+
+
+class Chance(Protocol):
+    """The part of ``random.Random`` that commands use; seeded from the entry's index while an entry is applied."""
+
+    def randrange(self, start: int, stop: int, /) -> int:
+        """Return a number in [start, stop)."""
+
+
+class Context:
+    """The world of data commands. One object for each machine, reused for every command."""
+
+    __slots__ = ("applying", "chance", "clock", "databases", "db", "hits", "misses")
+
+    def __init__(self, clock: Clock, databases: list[Database], chance: Chance) -> None:
+        self.clock = clock
+        self.databases = databases
+        self.db = databases[0]
+        self.chance = chance
+        self.applying = False
+        """True while an entry of the log is applied; False for a read outside the log."""
+        self.hits = 0
+        """Successful key look-ups of read commands since the last CONFIG RESETSTAT (local, not part of the state)."""
+        self.misses = 0

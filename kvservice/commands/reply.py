@@ -1,0 +1,89 @@
+"""The values that commands answer with; the edges encode them as RESP2, RESP3 or protobuf.
+
+A reply is one of: ``bytes`` (bulk string), ``int``, ``float`` (RESP3 double), ``bool`` (RESP3 boolean), ``None`` (null),
+``list`` (array), ``dict`` (RESP3 map, flat array in RESP2), or one of the classes below.
+
+Guarantees: a reply never aliases a mutable value of the keyspace, so that it may be encoded after later commands ran.
+Leaves to the caller: encoding (gateway/resp, api/convert).
+Reference: RESP3 specification.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias, Union
+
+from kvservice.errors import RedanError
+
+
+class Status:
+    """A RESP simple string, such as ``+OK``."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Status) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash((Status, self.text))
+
+    def __repr__(self) -> str:
+        return f"Status({self.text!r})"
+
+
+class ErrorReply:
+    """A RESP error line without the leading dash, and the error that caused it (for gRPC details)."""
+
+    __slots__ = ("cause", "text")
+
+    def __init__(self, cause: RedanError) -> None:
+        self.cause = cause
+        self.text = cause.line.encode("utf-8", "surrogateescape")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ErrorReply) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash((ErrorReply, self.text))
+
+    def __repr__(self) -> str:
+        return f"ErrorReply({self.text!r})"
+
+
+class Verbatim:
+    """A RESP3 verbatim string (``txt``), a bulk string in RESP2; INFO and the doctors answer with it."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+
+class SetReply(list["Reply"]):
+    """A RESP3 set, an array in RESP2."""
+
+    __slots__ = ()
+
+
+class PushReply(list["Reply"]):
+    """A RESP3 out-of-band push, an array in RESP2."""
+
+    __slots__ = ()
+
+
+class NullArray:
+    """The RESP2 null array ``*-1``, null in RESP3."""
+
+    __slots__ = ()
+
+
+Reply: TypeAlias = Union[
+    bytes, int, float, bool, None, Status, ErrorReply, Verbatim, NullArray, list["Reply"], dict["Reply", "Reply"]
+]
+
+OK: Final = Status(b"OK")
+PONG: Final = Status(b"PONG")
+QUEUED: Final = Status(b"QUEUED")
+NULL_ARRAY: Final = NullArray()

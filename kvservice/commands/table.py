@@ -1,0 +1,122 @@
+"""The command table: one row a command, the only place that knows what commands exist.
+
+A row names the command, its arity, flags, key positions, documentation and function; dispatch, admission, COMMAND,
+COMMAND DOCS, snapshots and the reference pages all read it. A container (CLIENT, OBJECT …) is a row with subcommands.
+
+Guarantees: rows are immutable; names are unique; ``find`` accepts any letter case and costs one dict look-up for the
+spellings ``GET`` and ``get``.
+Leaves to the caller: running the functions. ``Plane.DATA`` functions are deterministic and get a ``Context``;
+``Plane.SERVER`` functions look at or change this node or connection only and get a ``ServerCall``.
+Reference: Redis command metadata (arity, flags, key specifications) as COMMAND INFO shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+from kvservice.commands.reply import Reply
+from kvservice.errors import RequestError
+
+Args = list[bytes]
+"""A command as clients send it: the name at position 0, then its arguments."""
+
+Handler = Callable[[Any, Args], Reply]
+KeyFinder = Callable[[Args], Sequence[bytes]]
+
+
+class Plane(Enum):
+    """Where a command runs."""
+
+    DATA = "data"
+    SERVER = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpec:
+    """Positions of the keys in the argument list, as COMMAND INFO gives them; ``last`` counts from the end if negative."""
+
+    first: int
+    last: int
+    step: int = 1
+
+
+NO_KEYS: Final = KeySpec(0, 0, 0)
+ONE_KEY: Final = KeySpec(1, 1, 1)
+TWO_KEYS: Final = KeySpec(1, 2, 1)
+ALL_KEYS: Final = KeySpec(1, -1, 1)
+PAIRS: Final = KeySpec(1, -1, 2)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Command:
+    """One row. ``arity`` counts the name; negative means at least that many."""
+
+    name: str
+    run: Handler
+    arity: int
+    flags: frozenset[str] = frozenset()
+    keys: KeySpec = NO_KEYS
+    group: str = "generic"
+    since: str = "1.0.0"
+    summary: str = ""
+    complexity: str = "O(1)"
+    categories: frozenset[str] = frozenset()
+    plane: Plane = Plane.DATA
+    find_keys: KeyFinder | None = None
+    subcommands: dict[bytes, Command] = field(default_factory=dict)
+    arity_min: int = field(init=False)
+    arity_max: int = field(init=False)
+    is_write: bool = field(init=False)
+    is_data: bool = field(init=False)
+    deny_oom: bool = field(init=False)
+    is_fast: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        fixed = object.__setattr__
+        fixed(self, "arity_min", abs(self.arity))
+        fixed(self, "arity_max", self.arity if self.arity > 0 else 1 << 31)
+        fixed(self, "is_write", "write" in self.flags)
+        fixed(self, "is_data", self.plane is Plane.DATA)
+        fixed(self, "deny_oom", "denyoom" in self.flags)
+        fixed(self, "is_fast", "fast" in self.flags)
+
+    def keys_of(self, args: Args) -> Sequence[bytes]:
+        """Return the keys that ``args`` names."""
+        if self.find_keys is not None:
+            return self.find_keys(args)
+        spec = self.keys
+        if spec.first == 0:
+            return ()
+        last = spec.last if spec.last >= 0 else len(args) + spec.last
+        return args[spec.first : last + 1 : spec.step]
+
+    def arity_error(self) -> RequestError:
+        """Return Redis's error for a wrong number of arguments."""
+        return RequestError(f"wrong number of arguments for '{self.name.lower()}' command")
+
+
+class CommandTable:
+    """All rows by name, in any letter case."""
+
+    def __init__(self, rows: Iterable[Command]) -> None:
+        self.rows: list[Command] = []
+        self.by_name: dict[bytes, Command] = {}
+        for row in rows:
+            upper = row.name.upper().encode()
+            assert upper not in self.by_name, f"two rows for {row.name}"
+            self.rows.append(row)
+            self.by_name[upper] = row
+            self.by_name[upper.lower()] = row
+
+    def find(self, name: bytes) -> Command | None:
+        """Return the row of a command in any letter case, or None."""
+        row = self.by_name.get(name)
+        return row if row is not None else self.by_name.get(bytes(name).upper())
+
+
+def flags(words: str) -> frozenset[str]:
+    """Return the flags of a row, written as one blank-separated string."""
+    return frozenset(words.split())
