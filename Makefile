@@ -1,0 +1,88 @@
+# `make run` serves, `make test` is what CI runs. `make help` lists the rest.
+# Needs python3 >= 3.11, make and git; everything else goes into .venv, at the versions of the lock files.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALLED := $(VENV)/.installed
+PYTEST_ARGS ?=
+
+export PYTHON
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(INSTALLED) ## Make .venv with the program and all it needs, at pinned versions
+
+$(INSTALLED): requirements.lock requirements-dev.lock pyproject.toml .ci/install_system_packages
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "install: python3 >= 3.11 is needed, and $(PYTHON) is " + sys.version.split()[0])'
+	@.ci/install_system_packages
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q --no-deps -r requirements.lock -r requirements-dev.lock
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: run
+run: install ## Serve on the default ports, with the data in ./data
+	exec $(BIN)/redan serve --data-dir ./data
+
+.PHONY: test
+test: check pytest ## All checks and the whole test suite; what CI runs
+
+.PHONY: check
+check: lint typecheck proto-check config-check ## All that needs no running of tests
+
+.PHONY: lint
+lint: install ## Ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: format
+format: install ## Let ruff repair what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: typecheck
+typecheck: install ## mypy --strict on code and tests
+	$(BIN)/mypy --strict
+
+.PHONY: proto
+proto: install ## Generate the protobuf stubs
+	PATH="$(CURDIR)/$(BIN):$$PATH" proto/generate.sh
+
+.PHONY: proto-check
+proto-check: install ## Are the committed stubs what the generator makes?
+	PATH="$(CURDIR)/$(BIN):$$PATH" proto/generate.sh --check
+
+.PHONY: config-files
+config-files: install ## Generate .env.example and redan.toml from the settings
+	$(BIN)/redan config example --format env >.env.example
+	$(BIN)/redan config example --format toml >redan.toml
+
+.PHONY: config-check
+config-check: install ## Are the committed .env.example and redan.toml what the generator makes?
+	$(BIN)/redan config example --format env | diff -u .env.example -
+	$(BIN)/redan config example --format toml | diff -u redan.toml -
+
+.PHONY: pytest
+pytest: install ## The test suite alone; PYTEST_ARGS="-k name" narrows it
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: install ## Side by side with redis-server; JSON into bench/results
+	$(BIN)/python -m bench
+
+.PHONY: lock
+lock: ## Write the lock files from what is in .venv
+	$(BIN)/python .ci/write_locks.py
+
+.PHONY: clean
+clean: ## Remove the virtual environment and caches; data stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find kvservice replication persistence proto tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

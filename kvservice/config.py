@@ -1,0 +1,377 @@
+"""Every setting of a node, each declared once: its type, bounds, default, unit and meaning.
+
+Guarantees: a `Config` that exists is valid, each field alone and all together, also after `change`. All else about
+    settings is derived from here: flags of `redan serve`, REDAN_… variables, TOML keys, `.env.example`, `redan.toml`,
+    CONFIG GET and CONFIG SET.
+Leaves to the caller: where values come from and which source wins (kvservice.config_load), Redis's names for them
+    (kvservice.config_redis), and acting on a setting that changed while the node runs (`Setting.mutable`).
+Layout: a unit stands last in a name (`_bytes_max`, `_ms`, `_seconds`), except where Redis has named the setting:
+    those keep Redis's name, and their unit stands in `Setting.unit`.
+
+pydantic checks, and pydantic-settings is left out: it would take 0.17 s more at each start (measured), and keeps
+neither the origin of a value nor the names it does not know, which are what kvservice.config_load is for.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic.fields import FieldInfo
+
+from kvservice.config_values import (
+    ClusterMember,
+    HostPort,
+    format_members,
+    format_size,
+    format_switch,
+    parse_address,
+    parse_integer,
+    parse_member_name,
+    parse_members,
+    parse_size,
+    parse_switch,
+)
+
+KB: Final = 1024
+MB: Final = 1024 * KB
+GB: Final = 1024 * MB
+
+Address = Annotated[HostPort, PlainValidator(parse_address)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+Whole = Annotated[int, BeforeValidator(parse_integer)]
+Switch = Annotated[bool, BeforeValidator(parse_switch)]
+NodeName = Annotated[str, PlainValidator(parse_member_name)]
+Members = Annotated[tuple[ClusterMember, ...], PlainValidator(parse_members)]
+Directory = Annotated[Path, BeforeValidator(lambda value: parse_directory(value))]
+Secret = Annotated[str, Field(max_length=512)]
+
+FsyncMode = Literal["always", "interval", "os"]
+EvictionPolicy = Literal[
+    "noeviction",
+    "allkeys-lru",
+    "volatile-lru",
+    "allkeys-lfu",
+    "volatile-lfu",
+    "allkeys-random",
+    "volatile-random",
+    "volatile-ttl",
+]
+ReadMode = Literal["linearizable", "lease", "stale"]
+DebugMode = Literal["no", "yes", "local"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "text", "json"]
+
+
+def parse_directory(value: object) -> Path:
+    """Read the path of a directory; an empty one is refused, because it would mean the current directory."""
+    if isinstance(value, (str, Path)) and str(value).strip():
+        return Path(value)
+    raise ValueError("empty; name a directory")
+
+
+class SettingTraits(NamedTuple):
+    """What pydantic does not keep of a setting."""
+
+    section: str
+    unit: str
+    mutable: bool
+    secret: bool
+    aliases: tuple[str, ...]
+
+
+def _setting(
+    section: str,
+    default: Any,
+    doc: str,
+    *,
+    unit: str = "",
+    mutable: bool = False,
+    secret: bool = False,
+    aliases: tuple[str, ...] = (),
+    ge: int | None = None,
+    le: int | None = None,
+) -> Any:
+    """Declare one setting; the result is what pydantic wants on the right of the `=`."""
+    traits = SettingTraits(section, unit, mutable, secret, aliases)
+    return Field(default, description=doc, ge=ge, le=le, json_schema_extra={"traits": traits})  # type: ignore[dict-item]
+
+
+_node = partial(_setting, "node")
+_disk = partial(_setting, "disk")
+_memory = partial(_setting, "memory")
+_clients = partial(_setting, "clients")
+_watching = partial(_setting, "observability")
+
+SECTIONS: Final[Mapping[str, str]] = {
+    "node": "The node and its addresses",
+    "disk": "Log and snapshots",
+    "memory": "Keyspace and memory",
+    "clients": "Clients and limits",
+    "observability": "Logs, slow log and latency",
+}
+
+
+class Config(BaseModel):
+    """The settings of one node; attributes are read, and only `change` writes them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: NodeName = _node("n1", "Name of this node, unique in the cluster and kept for its life.")
+    data_dir: Directory = _node(Path("./data"), "Directory of log and snapshots, used by one process at a time.")
+    resp_addr: Address = _node(HostPort("127.0.0.1", 6379), "Where Redis clients connect.")
+    grpc_addr: Address = _node(HostPort("127.0.0.1", 7400), "Where gRPC clients connect.")
+    peer_addr: Address = _node(HostPort("127.0.0.1", 7401), "Where the other nodes connect; never for clients.")
+    admin_addr: Address = _node(HostPort("127.0.0.1", 7402), "Where /metrics, /livez, /readyz and /startupz answer.")
+    initial_cluster: Members = _node(
+        (), "Members of a new cluster as name=host:port,…; this version takes one, this node. Empty means the same."
+    )
+    read_mode: ReadMode = _node(
+        "linearizable", "What a read promises. On a single node, lease and stale are linearizable as well."
+    )
+    shutdown_timeout_seconds: Whole = _node(
+        10,
+        "How long a stop waits for running commands before it closes connections.",
+        unit="seconds",
+        mutable=True,
+        aliases=("shutdown-timeout",),
+        ge=0,
+        le=3600,
+    )
+
+    fsync: FsyncMode = _disk(
+        "always",
+        "When a write is on disk: always = before it is acknowledged; interval and os acknowledge earlier, and a power "
+        "failure can lose what they acknowledged.",
+    )
+    fsync_interval_ms: Whole = _disk(
+        1000, "Time between two syncs with fsync = interval.", unit="milliseconds", ge=1, le=60_000
+    )
+    wal_segment_bytes: Size = _disk(64 * MB, "Size of one file of the log.", unit="bytes", ge=64 * KB, le=GB)
+    snapshot_every_bytes: Size = _disk(
+        256 * MB, "Take a snapshot when the log grew by this much; 0 = never for this reason.", unit="bytes", ge=0
+    )
+    snapshot_every_seconds: Whole = _disk(
+        3600, "Take a snapshot when the last is this old and keys have changed; 0 = never for this reason.",
+        unit="seconds", ge=0, le=31_536_000,
+    )  # fmt: skip
+
+    databases: Whole = _memory(16, "Number of databases that SELECT can choose from.", ge=1, le=1024)
+    maxmemory: Size = _memory(
+        0, "Memory for keys and values at which maxmemory_policy starts to act; 0 = no limit.",
+        unit="bytes", mutable=True, ge=0,
+    )  # fmt: skip
+    maxmemory_policy: EvictionPolicy = _memory(
+        "noeviction",
+        "What gives way at maxmemory: nothing (writes are refused), or keys chosen this way.",
+        mutable=True,
+    )
+    maxmemory_samples: Whole = _memory(
+        5, "Keys looked at for each key that is evicted; more is more exact and slower.", mutable=True, ge=1, le=64
+    )
+    lfu_log_factor: Whole = _memory(
+        10, "How slowly the counter of a key's use rises under an lfu policy.", mutable=True, ge=0, le=2**31 - 1
+    )
+    lfu_decay_time: Whole = _memory(
+        1, "Minutes without use after which that counter falls by one; 0 = it never falls.",
+        unit="minutes", mutable=True, ge=0, le=2**31 - 1,
+    )  # fmt: skip
+
+    maxclients: Whole = _clients(10_000, "Most Redis connections at one time.", mutable=True, ge=1, le=1_000_000)
+    timeout: Whole = _clients(
+        0, "Close a connection that was idle for so long; 0 = never.", unit="seconds", mutable=True, ge=0, le=2**31 - 1
+    )
+    tcp_keepalive: Whole = _clients(
+        300, "Idle time before TCP keep-alive probes are sent; 0 = no probes.", unit="seconds", mutable=True,
+        ge=0, le=32_767,
+    )  # fmt: skip
+    key_bytes_max: Size = _clients(64 * KB, "Longest key.", unit="bytes", mutable=True, ge=1, le=512 * MB)
+    value_bytes_max: Size = _clients(
+        16 * MB, "Longest value, and longest argument of a command.", unit="bytes", mutable=True,
+        aliases=("proto-max-bulk-len",), ge=KB, le=512 * MB,
+    )  # fmt: skip
+    query_buffer_bytes_max: Size = _clients(
+        GB, "Most bytes received and not yet executed, of one connection; beyond, it is closed.", unit="bytes",
+        mutable=True, aliases=("client-query-buffer-limit",), ge=MB, le=16 * GB,
+    )  # fmt: skip
+    output_buffer_bytes_max: Size = _clients(
+        256 * MB, "Most bytes of replies not yet read, of one connection; beyond, it is closed.", unit="bytes",
+        mutable=True, ge=MB, le=16 * GB,
+    )  # fmt: skip
+    requirepass: Secret = _clients("", "Password that clients must give; empty = none.", mutable=True, secret=True)
+    enable_debug_command: DebugMode = _clients(
+        "no", "Who may use DEBUG: no = nobody, local = connections from this machine, yes = everybody."
+    )
+    grpc_max_message_bytes: Size = _clients(
+        64 * MB, "Longest gRPC message in each direction.", unit="bytes", ge=64 * KB, le=2**31 - 1
+    )
+    grpc_reflection: Switch = _clients(True, "Whether gRPC clients can list services and types (reflection).")
+
+    slowlog_log_slower_than: Whole = _watching(
+        10_000, "Commands that run longer go to the slow log; 0 = all, -1 = none.", unit="microseconds", mutable=True,
+        ge=-1, le=2**63 - 1,
+    )  # fmt: skip
+    slowlog_max_len: Whole = _watching(
+        128, "Entries that the slow log keeps.", unit="entries", mutable=True, ge=0, le=1_000_000
+    )
+    latency_tracking: Switch = _watching(True, "Whether latencies are counted by command.", mutable=True)
+    latency_monitor_threshold: Whole = _watching(
+        0, "Events that take at least this long are kept for LATENCY; 0 = none.", unit="milliseconds", mutable=True,
+        ge=0, le=2**63 - 1,
+    )  # fmt: skip
+    log_level: LogLevel = _watching("info", "Least level that is logged.", mutable=True)
+    log_format: LogFormat = _watching("auto", "Form of the log; auto = text on a terminal, JSON elsewhere.")
+
+    @model_validator(mode="after")
+    def _check_settings_together(self) -> Self:
+        """Refuse settings that are lawful alone and cannot hold together."""
+        if len(self.initial_cluster) > 1:
+            raise ValueError(
+                f"initial_cluster has {len(self.initial_cluster)} members, and this version runs a cluster of one "
+                "node; name only this node, or leave it out"
+            )
+        if self.initial_cluster and self.initial_cluster[0].name != self.name:
+            raise ValueError(
+                f"initial_cluster names '{self.initial_cluster[0].name}', and this node's name is '{self.name}'"
+            )
+        if self.key_bytes_max > self.value_bytes_max:
+            raise ValueError(
+                f"key_bytes_max ({self.key_bytes_max}) is more than value_bytes_max ({self.value_bytes_max}), which "
+                "bounds every argument"
+            )
+        for buffer in ("query_buffer_bytes_max", "output_buffer_bytes_max"):
+            if getattr(self, buffer) < self.value_bytes_max:
+                raise ValueError(
+                    f"{buffer} ({getattr(self, buffer)}) is less than value_bytes_max ({self.value_bytes_max}): the "
+                    "longest value would not fit"
+                )
+        return self
+
+    def change(self, changes: Mapping[str, object]) -> None:
+        """Set mutable fields, all of them or none; raise pydantic.ValidationError when the outcome would be unlawful.
+
+        Readers hold this object and not copies of its values, so a change reaches them at their next look.
+        """
+        assert changes.keys() <= MUTABLE_FIELDS, f"not mutable: {changes.keys() - MUTABLE_FIELDS}"
+        changed = Config.model_validate({**self.__dict__, **changes})
+        self.__dict__.update(changed.__dict__)
+
+    @property
+    def members(self) -> tuple[ClusterMember, ...]:
+        """Members of the first configuration; this node alone where none are named."""
+        return self.initial_cluster or (ClusterMember(self.name, self.peer_addr),)
+
+
+class Setting(NamedTuple):
+    """One setting as its readers see it; the rows of `SETTINGS`."""
+
+    field: str
+    kind: str  # size, whole, switch, choice, address, members, name, directory, secret
+    default: object
+    doc: str
+    section: str
+    unit: str
+    least: int | None
+    most: int | None
+    choices: tuple[str, ...]
+    mutable: bool
+    secret: bool
+    aliases: tuple[str, ...]
+
+    @property
+    def flag(self) -> str:
+        """The flag of `redan serve`."""
+        return "--" + self.field.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return ENVIRONMENT_PREFIX + self.field.upper()
+
+    @property
+    def allowed(self) -> str:
+        """What the setting takes, in words."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.kind in ("size", "whole"):
+            write = format_size if self.kind == "size" else str
+            what = "a size" if self.kind == "size" else "a whole number"
+            if self.most is None:
+                return f"{what} of at least {write(self.least or 0)}"
+            return f"{what} from {write(self.least or 0)} to {write(self.most)}"
+        return _ALLOWED_BY_KIND[self.kind]
+
+    def format(self, value: object) -> str:
+        """Write a value of this setting as text that parses back to it."""
+        match self.kind:
+            case "size":
+                return format_size(int(str(value)))
+            case "switch":
+                return format_switch(bool(value))
+            case "members" if isinstance(value, tuple):
+                return format_members(value)
+        return str(value)
+
+
+ENVIRONMENT_PREFIX: Final = "REDAN_"
+
+_ALLOWED_BY_KIND: Final[Mapping[str, str]] = {
+    "switch": "yes or no",
+    "address": "host:port",
+    "members": "name=host:port,…",
+    "name": "1 to 63 letters, digits, '.', '_' or '-'",
+    "directory": "the path of a directory",
+    "secret": "at most 512 characters",
+}
+
+
+def _kind_of(annotation: object, parser: object) -> str:
+    """Name the kind of a field by the parser that stands in its annotation."""
+    if get_origin(annotation) is Literal:
+        return "choice"
+    kinds: dict[object, str] = {
+        parse_size: "size",
+        parse_integer: "whole",
+        parse_switch: "switch",
+        parse_address: "address",
+        parse_members: "members",
+        parse_member_name: "name",
+    }
+    if annotation is Path:
+        return "directory"
+    return kinds.get(parser, "secret")
+
+
+def _row(field: str, declared: FieldInfo) -> Setting:
+    """Make a setting's row from its declaration."""
+    extra = declared.json_schema_extra
+    assert isinstance(extra, dict), f"{field} was not declared with _setting"
+    traits: Any = extra["traits"]
+    parser = next(
+        (part.func for part in declared.metadata if isinstance(part, (BeforeValidator, PlainValidator))), None
+    )
+    bounds = {
+        bound: getattr(part, bound) for part in declared.metadata for bound in ("ge", "le") if hasattr(part, bound)
+    }
+    kind = _kind_of(declared.annotation, parser)
+    return Setting(
+        field=field,
+        kind=kind,
+        default=declared.default,
+        doc=declared.description or "",
+        section=traits.section,
+        unit=traits.unit,
+        least=bounds.get("ge"),
+        most=bounds.get("le"),
+        choices=get_args(declared.annotation) if kind == "choice" else (),
+        mutable=traits.mutable,
+        secret=traits.secret,
+        aliases=traits.aliases,
+    )
+
+
+SETTINGS: Final[Mapping[str, Setting]] = {
+    field: _row(field, declared) for field, declared in Config.model_fields.items()
+}
+MUTABLE_FIELDS: Final = frozenset(setting.field for setting in SETTINGS.values() if setting.mutable)
