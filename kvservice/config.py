@@ -45,7 +45,8 @@ Switch = Annotated[bool, BeforeValidator(parse_switch)]
 NodeName = Annotated[str, PlainValidator(parse_member_name)]
 Members = Annotated[tuple[ClusterMember, ...], PlainValidator(parse_members)]
 Directory = Annotated[Path, BeforeValidator(lambda value: parse_directory(value))]
-Secret = Annotated[str, Field(max_length=512)]
+SECRET_CHARACTERS_MAX: Final = 512  # what Redis takes as a password; enough for any generated one
+Secret = Annotated[str, Field(max_length=SECRET_CHARACTERS_MAX)]
 
 FsyncMode = Literal["always", "interval", "os"]
 EvictionPolicy = Literal[
@@ -322,7 +323,7 @@ _ALLOWED_BY_KIND: Final[Mapping[str, str]] = {
     "members": "name=host:port,…",
     "name": "1 to 63 letters, digits, '.', '_' or '-'",
     "directory": "the path of a directory",
-    "secret": "at most 512 characters",
+    "secret": f"at most {SECRET_CHARACTERS_MAX} characters",
 }
 
 
