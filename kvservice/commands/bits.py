@@ -1,0 +1,177 @@
+"""Bit commands: strings as arrays of bits, the first bit being the highest of the first byte.
+
+Guarantees: the work on a long string is done by C code of the interpreter (integers, ``translate``, ``lstrip``), not by
+a loop over its bits or bytes.
+Reference: the Redis command pages of the bitmap group. BITFIELD is in ``bitfield``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kvservice.commands.context import Context
+from kvservice.commands.lookup import current_string, raw_of, read_string, writable
+from kvservice.commands.options import SYNTAX_ERROR, bit_offset, integer
+from kvservice.commands.reply import Reply
+from kvservice.commands.rows import Family
+from kvservice.commands.table import ONE_KEY, Args, KeySpec
+from kvservice.errors import RequestError
+
+BAD_BIT: Final = "bit is not an integer or out of range"
+SEARCH_BYTES: Final = 64 * 1024
+"""BITPOS looks at this much at a time, so that an early hit in a long string costs little."""
+INVERTED: Final = bytes(255 - byte for byte in range(256))
+
+
+def setbit(ctx: Context, args: Args) -> Reply:
+    """Set or clear one bit; answer what it was."""
+    offset = bit_offset(args[2])
+    bit = integer(args[3], BAD_BIT)
+    if bit not in (0, 1):
+        raise RequestError(BAD_BIT)
+    key = args[1]
+    byte, mask = offset >> 3, 128 >> (offset & 7)
+    buffer = writable(ctx.db, key, current_string(ctx, key), byte + 1)
+    was_set = buffer[byte] & mask
+    if bit:
+        buffer[byte] |= mask
+    else:
+        buffer[byte] &= ~mask & 255
+    return 1 if was_set else 0
+
+
+def getbit(ctx: Context, args: Args) -> Reply:
+    """Answer one bit; bits after the end are 0."""
+    offset = bit_offset(args[2])
+    raw = raw_of(read_string(ctx, args[1]))
+    byte = offset >> 3
+    return raw[byte] >> (7 - (offset & 7)) & 1 if byte < len(raw) else 0
+
+
+def bits_are_the_unit(word: bytes) -> bool:
+    """Return True for BIT and False for BYTE. Raise RequestError for anything else."""
+    unit = word.upper()
+    if unit not in (b"BIT", b"BYTE"):
+        raise RequestError(SYNTAX_ERROR)
+    return unit == b"BIT"
+
+
+def bit_range(first: int, last: int, size_bytes: int, by_bits: bool) -> tuple[int, int]:
+    """Return the first bit and the bit after the last of a range whose negative ends count from the end of the string.
+
+    The range is empty if the second is not after the first.
+    """
+    size = size_bytes * 8 if by_bits else size_bytes
+    first = max(first + size, 0) if first < 0 else first
+    last = max(last + size, 0) if last < 0 else last
+    last = min(last, size - 1)
+    return (first, last + 1) if by_bits else (first * 8, (last + 1) * 8)
+
+
+def bitcount(ctx: Context, args: Args) -> Reply:
+    """Count the set bits of a string or of a range of it."""
+    count = len(args)
+    if count not in (2, 4, 5):
+        raise RequestError(SYNTAX_ERROR)
+    first, last, by_bits = 0, -1, False
+    if count > 2:
+        first, last = integer(args[2]), integer(args[3])
+        by_bits = count == 5 and bits_are_the_unit(args[4])
+    raw = raw_of(read_string(ctx, args[1]))
+    if first < 0 and last < 0 and first > last:
+        return 0
+    start, stop = bit_range(first, last, len(raw), by_bits)
+    if stop <= start:
+        return 0
+    head, tail = start & 7, -stop & 7
+    covered = raw[start >> 3 : (stop + 7) >> 3]
+    outside = (covered[0] >> (8 - head)).bit_count() + (covered[-1] & ((1 << tail) - 1)).bit_count()
+    return int.from_bytes(covered, "little").bit_count() - outside
+
+
+def first_bit(raw: bytes | bytearray, bit: int, start: int, stop: int) -> int:
+    """Return the position of the first ``bit`` in the bits ``start`` to ``stop - 1``, or -1."""
+    uninteresting = b"\x00" if bit else b"\xff"
+    last_byte = (stop - 1) >> 3
+    for position in range(start >> 3, last_byte + 1, SEARCH_BYTES):
+        piece = bytearray(raw[position : min(position + SEARCH_BYTES, last_byte + 1)])
+        if position == start >> 3:
+            outside = (0xFF00 >> (start & 7)) & 255
+            piece[0] = piece[0] & ~outside & 255 if bit else piece[0] | outside
+        if position + len(piece) > last_byte:
+            outside = (1 << (-stop & 7)) - 1
+            piece[-1] = piece[-1] & ~outside & 255 if bit else piece[-1] | outside
+        rest = piece.lstrip(uninteresting)
+        if rest:
+            byte = rest[0] if bit else 255 - rest[0]
+            return (position + len(piece) - len(rest)) * 8 + 8 - byte.bit_length()
+    return -1
+
+
+def bitpos(ctx: Context, args: Args) -> Reply:
+    """Find the first set or clear bit of a string or of a range of it."""
+    bit = integer(args[2])
+    if bit not in (0, 1):
+        raise RequestError("The bit argument must be 1 or 0.")
+    count = len(args)
+    if count > 6:
+        raise RequestError(SYNTAX_ERROR)
+    first = integer(args[3]) if count > 3 else 0
+    by_bits = count == 6 and bits_are_the_unit(args[5])
+    last = integer(args[4]) if count > 4 else -1
+    value = read_string(ctx, args[1])
+    if value is None:
+        return -1 if bit else 0
+    raw = raw_of(value)
+    start, stop = bit_range(first, last, len(raw), by_bits)
+    if stop <= start:
+        return -1
+    position = first_bit(raw, bit, start, stop)
+    # A string without an explicit end is followed by zeros without end.
+    return stop if position < 0 and not bit and count < 5 else position
+
+
+def bitop(ctx: Context, args: Args) -> Reply:
+    """Combine strings bit by bit and store the result; shorter ones are padded with zero bytes. Answer its length."""
+    operation = args[1].upper()
+    if operation not in (b"AND", b"OR", b"XOR", b"NOT"):
+        raise RequestError(SYNTAX_ERROR)
+    if operation == b"NOT" and len(args) != 4:
+        raise RequestError("BITOP NOT must be called with a single source key.")
+    sources = [raw_of(read_string(ctx, key)) for key in args[3:]]
+    size = max(map(len, sources))
+    if size == 0:
+        ctx.db.delete(args[2])
+        return 0
+    # A fresh bytearray: Redis stores the result raw, whatever its length.
+    if operation == b"NOT":
+        result = bytearray(sources[0].translate(INVERTED))
+    else:
+        result = bytearray(combined(operation, sources).to_bytes(size, "little"))
+    ctx.db.set(args[2], result)
+    return size
+
+
+def combined(operation: bytes, sources: list[bytes | bytearray]) -> int:
+    """Return AND, OR or XOR of the sources as a little-endian integer, in which padding at the end is no work."""
+    total = int.from_bytes(sources[0], "little")
+    for source in sources[1:]:
+        number = int.from_bytes(source, "little")
+        if operation == b"AND":
+            total &= number
+        elif operation == b"OR":
+            total |= number
+        else:
+            total ^= number
+    return total
+
+
+_row = Family("bitmap", "bitmap").row
+
+ROWS: Final = [
+    _row("setbit", setbit, 4, "write denyoom", ONE_KEY, "2.2.0", "Sets or clears one bit of a string."),
+    _row("getbit", getbit, 3, "readonly fast", ONE_KEY, "2.2.0", "Returns one bit of a string."),
+    _row("bitcount", bitcount, -2, "readonly", ONE_KEY, "2.6.0", "Counts the set bits of a string.", "O(N) bytes"),
+    _row("bitpos", bitpos, -3, "readonly", ONE_KEY, "2.8.7", "Finds the first set or clear bit.", "O(N) bytes"),
+    _row("bitop", bitop, -4, "write denyoom", KeySpec(2, -1), "2.6.0", "Combines strings bit by bit.", "O(N) bytes"),
+]
