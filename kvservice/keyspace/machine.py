@@ -1,0 +1,143 @@
+"""The replicated state machine: databases, and the only door through which commands reach them.
+
+Guarantees: the same entries give the same state and the same replies on every node. A failing command changes nothing
+and does not stop those after it. While a snapshot walks, a slot is saved before a command changes it.
+Leaves to the caller: who is answered, measuring, and the wall clock.
+Reference: Raft thesis, section 3.8 (state machines).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import hiredis
+
+from kvservice.commands.context import Chance, Context
+from kvservice.commands.reply import ErrorReply, Reply
+from kvservice.commands.table import Args, Command, CommandTable
+from kvservice.errors import RedanError
+from kvservice.keyspace.database import Clock, Database, StampNeeded
+from kvservice.keyspace.slots import slot_of
+
+
+class InternalError(RedanError):
+    """A defect in a command's function; the same on every node, so it is answered and not fatal."""
+
+    grpc_status = "INTERNAL"
+    reason = "INTERNAL"
+
+
+class SlotSaver(Protocol):
+    """A running snapshot (keyspace/image)."""
+
+    def save_before(self, slot: int) -> None:
+        """Save a slot's image now unless it is saved already."""
+
+
+class Machine:
+    """Databases, context and the loop that runs commands."""
+
+    def __init__(self, table: CommandTable, databases: int, chance_for: Callable[[int], Chance]) -> None:
+        self.table = table
+        self.clock = Clock()
+        self.databases = [Database(index, self.clock) for index in range(databases)]
+        self._chance_for = chance_for
+        """Makes the source of chance of one entry, seeded with its index."""
+        self.context = Context(self.clock, self.databases, chance_for(0))
+        self.index = 0
+        """Index of the last applied entry."""
+        self.term = 0
+        """Term of the last applied entry."""
+        self.snapshot: SlotSaver | None = None
+        self.failures: list[tuple[Command, RedanError]] = []
+        """Commands that failed since the caller last looked; it clears the list."""
+        self.on_defect: Callable[[Command, BaseException], None] = lambda _row, _error: None
+
+    def begin_entry(self, index: int, term: int, stamp_ms: int) -> None:
+        """Move time and position to an entry that is about to be applied."""
+        clock = self.clock
+        if stamp_ms > clock.stamp_ms:
+            clock.stamp_ms = stamp_ms
+        clock.now_ms = clock.stamp_ms
+        context = self.context
+        context.applying = True
+        context.chance = self._chance_for(index)
+        self.index = index
+        self.term = term
+
+    def end_entry(self) -> None:
+        """Leave the entry: what runs next is a read."""
+        self.context.applying = False
+
+    def begin_read(self, wall_clock_ms: int) -> None:
+        """Let reads see ``wall_clock_ms``, but never a time before the last stamp."""
+        clock = self.clock
+        clock.now_ms = wall_clock_ms if wall_clock_ms > clock.stamp_ms else clock.stamp_ms
+
+    def execute(self, db: int, rows: list[Command], commands: list[Args]) -> list[Reply]:
+        """Run commands in order and return their replies; hot.
+
+        Fewer replies than commands mean that the command after the last reply needs an entry that moves time.
+        """
+        context = self.context
+        context.db = self.databases[db]
+        if self.snapshot is not None and context.applying:
+            return self._execute_saving(self.snapshot, rows, commands)
+        replies: list[Reply] = []
+        append = replies.append
+        for row, args in zip(rows, commands, strict=True):
+            try:
+                append(row.run(context, args))
+            except RedanError as error:
+                append(self._failed(row, error))
+            except StampNeeded:
+                break
+            except Exception as error:
+                append(self._defect(row, error))
+        return replies
+
+    def _execute_saving(self, snapshot: SlotSaver, rows: list[Command], commands: list[Args]) -> list[Reply]:
+        replies: list[Reply] = []
+        for row, args in zip(rows, commands, strict=True):
+            try:
+                if row.is_write:
+                    for key in row.keys_of(args):
+                        snapshot.save_before(slot_of(key))
+                replies.append(row.run(self.context, args))
+            except RedanError as error:
+                replies.append(self._failed(row, error))
+            except Exception as error:
+                replies.append(self._defect(row, error))
+        return replies
+
+    def replay(self, payload: bytes) -> None:
+        """Apply the commands of an entry that this node did not propose in this run."""
+        reader = hiredis.Reader()
+        reader.feed(payload)
+        db = 0
+        find = self.table.find
+        rows: list[Command] = []
+        commands: list[Args] = []
+        while (args := reader.gets()) is not False:
+            row = find(args[0])
+            assert row is not None, f"the log holds the unknown command {args[0]!r}"
+            if row.name == "select":
+                self.execute(db, rows, commands)
+                rows, commands = [], []
+                db = int(args[1])
+                continue
+            rows.append(row)
+            commands.append(args)
+        self.execute(db, rows, commands)
+        self.failures.clear()
+
+    def _failed(self, row: Command, error: RedanError) -> ErrorReply:
+        self.failures.append((row, error))
+        return ErrorReply(error)
+
+    def _defect(self, row: Command, error: Exception) -> ErrorReply:
+        if isinstance(error, MemoryError):
+            raise error
+        self.on_defect(row, error)
+        return self._failed(row, InternalError(f"internal error in '{row.name}': {type(error).__name__}"))

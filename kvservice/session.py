@@ -1,0 +1,64 @@
+"""Everything the service knows about one caller: a RESP connection or a gRPC stream.
+
+Guarantees: replies are delivered in the order of the commands; ``pending`` counts submissions whose replies wait for a
+commit, so that later reads of the same caller can ride behind them.
+Leaves to subclasses: encoding and writing replies (``deliver``), closing, buffer sizes.
+Invariant: while ``held`` is true, everything that arrives goes to ``backlog`` and nothing of it runs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from kvservice.commands.reply import Reply
+from kvservice.commands.table import Args
+
+
+class Session:
+    """State of one caller; subclasses say how replies leave."""
+
+    kind = "normal"
+
+    def __init__(self, session_id: int, address: str, local_address: str, created_s: float) -> None:
+        self.id = session_id
+        self.address = address
+        self.local_address = local_address
+        self.created_s = created_s
+        self.last_active_s = created_s
+        self.name = b""
+        self.lib_name = b""
+        self.lib_version = b""
+        self.user = b"default"
+        self.protocol = 2
+        self.db = 0
+        self.authenticated = True
+        self.no_evict = False
+        self.no_touch = False
+        self.reply_mode = "on"
+        self.last_command = ""
+        self.commands = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.pending = 0
+        """Submissions that wait for a commit."""
+        self.held = False
+        self.backlog: deque[list[Args]] = deque()
+        self.is_closed = False
+
+    @property
+    def query_buffer_bytes(self) -> int:
+        """Bytes received and not yet parsed into commands."""
+        return 0
+
+    @property
+    def output_buffer_bytes(self) -> int:
+        """Bytes of replies not yet handed to the kernel."""
+        return 0
+
+    def deliver(self, replies: list[Reply]) -> None:
+        """Send replies to the caller, in order."""
+        raise NotImplementedError
+
+    def close(self, after_replies: bool = True) -> None:
+        """End the session, after what was delivered has left if ``after_replies``."""
+        raise NotImplementedError
