@@ -3,7 +3,8 @@
 Redis fills a table of (n+1)(m+1) numbers and walks back through it. Neighbours in that table differ by at most one, so
 a row is a bit vector: bit j says that cell j+1 is one more than cell j. A row follows from the one above by a few
 operations on one long integer, 30 cells a machine step in CPython instead of one cell in some 50 bytecodes, and the
-rows that the way back needs take one bit a cell instead of 32. At Redis's own limit of 134 million cells that is 16 MiB.
+rows that the way back needs take one bit a cell instead of 32. At Redis's own limit of 134 million cells that is
+16 MiB and, on one core of a small server, 30 to 190 ms.
 
 The integer lies along the longer string, so the loop runs over the shorter one. Rows and columns are two cases because
 the way back must break ties as Redis does, which is not symmetric: at a mismatch it stays in the row (j - 1) unless the
