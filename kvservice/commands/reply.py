@@ -10,6 +10,7 @@ Reference: RESP3 specification.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, TypeAlias, Union
 
 from kvservice.errors import RedanError
@@ -77,6 +78,37 @@ class NullArray:
     """The RESP2 null array ``*-1``, null in RESP3."""
 
     __slots__ = ()
+
+
+class Pending:
+    """A reply that comes later; the connection's following commands wait for it.
+
+    States: pending → resolved, once; resolving a second time is a no-op, because a timer and a closed connection may
+    both want to end the wait.
+    """
+
+    __slots__ = ("_on_resolved", "_reply", "is_resolved")
+
+    def __init__(self) -> None:
+        self.is_resolved = False
+        self._reply: Reply = None
+        self._on_resolved: Callable[[Reply], None] | None = None
+
+    def then(self, on_resolved: Callable[[Reply], None]) -> None:
+        """Call ``on_resolved`` with the reply: now if it is there, else when it comes. One listener only."""
+        assert self._on_resolved is None, "a pending reply has one listener"
+        self._on_resolved = on_resolved
+        if self.is_resolved:
+            on_resolved(self._reply)
+
+    def resolve(self, reply: Reply) -> None:
+        """Give the reply."""
+        if self.is_resolved:
+            return
+        self.is_resolved = True
+        self._reply = reply
+        if self._on_resolved is not None:
+            self._on_resolved(reply)
 
 
 Reply: TypeAlias = Union[

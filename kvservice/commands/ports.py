@@ -1,0 +1,206 @@
+"""What commands of the server plane need of the node around them; the service provides it.
+
+Guarantees: handlers touch nothing but what stands here, so that they run against fakes.
+Leaves to the service:
+    - one ``ServerCall`` a command, run after the replies of the session's earlier commands are known;
+    - after the handler ran, honouring ``ends_session`` (close once the reply has left) and ``session.reply_mode``:
+      "off" drops the reply; "skip-next" drops it and becomes "skip"; "skip" drops it and becomes "on";
+    - holding the session's later commands while a ``Pending`` is unresolved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from kvservice.commands.context import Context
+from kvservice.commands.reply import Pending, Reply
+from kvservice.commands.table import Args, CommandTable
+from kvservice.config import Config
+from kvservice.keyspace.database import Database
+from kvservice.session import Session
+from kvservice.stats import Stats
+
+
+class MemoryPort(Protocol):
+    """Accounting of the keyspace (keyspace/eviction)."""
+
+    @property
+    def used_bytes(self) -> int:
+        """Memory of keys, values, deadlines and the slots' dicts: what ``maxmemory`` bounds."""
+
+
+class MachinePort(Protocol):
+    """The keyspace."""
+
+    @property
+    def context(self) -> Context:
+        """Time, databases, hits and misses."""
+
+    @property
+    def databases(self) -> Sequence[Database]:
+        """Databases by number."""
+
+    @property
+    def memory(self) -> MemoryPort:
+        """Accounting."""
+
+
+class NodePort(Protocol):
+    """The node of the consensus group (replication/node)."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads."""
+
+    @property
+    def leader_id(self) -> str | None:
+        """Name of the leader."""
+
+    @property
+    def term(self) -> int:
+        """Current term."""
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last entry of the log."""
+
+    @property
+    def commit_index(self) -> int:
+        """Index of the last committed entry."""
+
+    @property
+    def applied_index(self) -> int:
+        """Index of the last applied entry."""
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether every entry of earlier runs is applied."""
+
+    @property
+    def replay_remaining(self) -> int:
+        """Entries of earlier runs still to apply."""
+
+
+class WalStatsPort(Protocol):
+    """Counts of the log (persistence/wal)."""
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Size of all segments."""
+
+    @property
+    def fsync_count(self) -> int:
+        """Syncs since start."""
+
+
+class SnapshotsPort(Protocol):
+    """Snapshots of this node."""
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether one is being written."""
+
+    @property
+    def current_seconds(self) -> float:
+        """Age of the one being written; -1 without one."""
+
+    @property
+    def last_saved_s(self) -> int:
+        """When the newest one was finished, in seconds since the epoch; the node's start if none ever was."""
+
+    @property
+    def last_ok(self) -> bool:
+        """Whether the last attempt succeeded; True before any."""
+
+    @property
+    def last_seconds(self) -> float:
+        """How long the last attempt took; -1 before any."""
+
+    @property
+    def taken(self) -> int:
+        """Snapshots finished since start."""
+
+    @property
+    def changes_since_last(self) -> int:
+        """Entries with writes that no snapshot holds."""
+
+
+class ServicePort(Protocol):
+    """The node as server commands see it."""
+
+    @property
+    def config(self) -> Config:
+        """Settings, changed by CONFIG SET."""
+
+    @property
+    def table(self) -> CommandTable:
+        """All commands."""
+
+    @property
+    def machine(self) -> MachinePort:
+        """The keyspace."""
+
+    @property
+    def sessions(self) -> Mapping[int, Session]:
+        """Connected callers by id."""
+
+    @property
+    def stats(self) -> Stats:
+        """Counts."""
+
+    @property
+    def node(self) -> NodePort:
+        """Consensus."""
+
+    @property
+    def wal_stats(self) -> WalStatsPort:
+        """The log."""
+
+    @property
+    def snapshots(self) -> SnapshotsPort:
+        """Snapshots."""
+
+    @property
+    def started_s(self) -> float:
+        """When the node started, in seconds since the epoch."""
+
+    @property
+    def run_id(self) -> str:
+        """40 hexadecimal digits, another at every start."""
+
+    def pause(self, until_ms: int, writes_only: bool) -> None:
+        """Hold commands, or writes only, of all sessions until a wall-clock time in ms; never shorten a hold."""
+
+    def unpause(self) -> None:
+        """Let held commands go."""
+
+    def save(self) -> Pending:
+        """Start a snapshot; the reply is OK or the error. Raises RequestError while one is being written."""
+
+    def shutdown(self) -> None:
+        """Begin an orderly stop."""
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        """Call ``act`` once on the event loop, later."""
+
+    def config_changed(self, fields: frozenset[str]) -> None:
+        """Act on settings that have another value now."""
+
+
+class ServerCall(Protocol):
+    """One command of the server plane: who asks, and of what node."""
+
+    ends_session: bool
+    """Set by a handler: close the session once the reply has left."""
+
+    @property
+    def service(self) -> ServicePort:
+        """The node."""
+
+    @property
+    def session(self) -> Session:
+        """The caller."""
+
+
+ServerHandler = Callable[[ServerCall, Args], Reply | Pending]
