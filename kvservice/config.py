@@ -298,9 +298,10 @@ class Setting(NamedTuple):
         if self.kind in ("size", "whole"):
             write = format_size if self.kind == "size" else str
             what = "a size" if self.kind == "size" else "a whole number"
+            unit = f" ({self.unit})" if self.unit and self.kind == "whole" else ""
             if self.most is None:
-                return f"{what} of at least {write(self.least or 0)}"
-            return f"{what} from {write(self.least or 0)} to {write(self.most)}"
+                return f"{what} of at least {write(self.least or 0)}{unit}"
+            return f"{what} from {write(self.least or 0)} to {write(self.most)}{unit}"
         return _ALLOWED_BY_KIND[self.kind]
 
     def format(self, value: object) -> str:

@@ -189,5 +189,4 @@ def _explain(detail: ErrorDetails, chosen: Mapping[str, Given]) -> str:
     shown = "the value" if setting.secret else repr(given.value)
     if setting.kind in ("address", "members", "name", "directory"):
         return f"{given.where}: {shown} is refused: {reason}"
-    unit = f" ({setting.unit})" if setting.unit and setting.kind == "whole" else ""
-    return f"{given.where}: {shown} is refused; {setting.field} takes {setting.allowed}{unit}"
+    return f"{given.where}: {shown} is refused; {setting.field} takes {setting.allowed}"
