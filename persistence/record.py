@@ -50,7 +50,7 @@ KIND_CONTINUED = 0xF2
 
 _CHECKED_FIELDS = Struct("<IIQQ")
 _SALTED = Struct("<8sQ")
-_PADDING = [bytes(count) for count in range(FRAME_ALIGNMENT)]
+PADDING = [bytes(count) for count in range(FRAME_ALIGNMENT)]
 
 
 class WalRecord(NamedTuple):
@@ -89,7 +89,7 @@ def frame_key(salt: bytes, sequence: int) -> FrameKey:
 def padded(payload: bytes) -> bytes:
     """Append zeros up to the alignment of frames."""
     rest = -len(payload) % FRAME_ALIGNMENT
-    return payload + _PADDING[rest] if rest else payload
+    return payload + PADDING[rest] if rest else payload
 
 
 def frame_crc(key: FrameKey, payload: bytes, previous_crc: int, offset: int, synced: int) -> int:

@@ -142,19 +142,39 @@ def records_of(path: Path, frame: Frame) -> list[WalRecord]:
 def chain_frames(
     disk: Disk, segment: SegmentFile, handle: int, header: SegmentHeader, *, last: bool, end: int | None = None
 ) -> Iterator[Frame]:
-    """Yield the frames of one segment, then raise `Damaged` when they do not end as they must (D, E, K)."""
+    """Yield the frames of one segment, then raise `Damaged` when they do not end as they must (D, E, K).
+
+    end: where the frames end, in bytes, when this process wrote them; otherwise the file decides.
+    """
     reader = FrameReader(disk, handle, header, end)
     kind: int | None = None
     for frame in reader:
         kind = frame.payload[0] if frame.payload else None
         yield frame
-    if last:
-        if end is None:
-            judge_rest(disk, handle, segment.path, header, reader)
+    if end is not None:
+        if reader.offset != end:
+            raise Damaged(str(segment.path), reader.offset, f"no whole frame stands here, the log was written to {end}")
+    elif last:
+        yield from _frames_written_meanwhile(disk, segment, handle, header, reader)
     elif kind != KIND_CONTINUED:
         raise Damaged(
             str(segment.path), reader.offset, "no whole frame continues the log here, and a later segment exists"
         )
+
+
+def _frames_written_meanwhile(
+    disk: Disk, segment: SegmentFile, handle: int, header: SegmentHeader, reader: FrameReader
+) -> Iterator[Frame]:
+    """Judge the end of the last segment. A live node may write while `redan log` reads, so look again before damage."""
+    while True:
+        stopped_at = reader.offset
+        try:
+            judge_rest(disk, handle, segment.path, header, reader)
+            return
+        except Damaged:
+            yield from reader
+            if reader.offset == stopped_at:
+                raise
 
 
 def judge_rest(disk: Disk, handle: int, path: Path, header: SegmentHeader, reader: FrameReader) -> TornTail | None:
