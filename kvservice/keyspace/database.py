@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from kvservice.keyspace.access import AccessTable
 from kvservice.keyspace.expiry import ExpiryIndex
 from kvservice.keyspace.slots import SLOTS, slot_of
 from kvservice.keyspace.values import DEADLINE_BYTES, Value, cost_of
@@ -23,6 +24,12 @@ SlotDeadlines = list[dict[bytes, int] | None]
 
 NO_VALUES: Final[SlotValues] = [{}] * SLOTS
 NO_DEADLINES: Final[SlotDeadlines] = [None] * SLOTS
+
+RETIRED_MAX: Final = 16
+"""Dropped keyspaces that may wait for the reaper; a flood of FLUSHALL frees older ones at once instead."""
+
+SWAPPED: Final = ("values", "expires", "expiry", "key_count", "expiry_count", "bytes_used", "access")
+"""What belongs to the keys of a database and not to its number."""
 
 
 class StampNeeded(Exception):  # noqa: N818 - not an error: the read has to wait for an entry that moves time
@@ -44,23 +51,44 @@ class Clock:
 class Database:
     """The keys of one database (SELECT number)."""
 
-    __slots__ = ("bytes_used", "clock", "expires", "expiry", "expiry_count", "index", "key_count", "values")
+    __slots__ = (
+        "access", "bytes_used", "clock", "expires", "expiry", "expiry_count", "index", "key_count", "retired", "values",
+    )  # fmt: skip
 
     def __init__(self, index: int, clock: Clock) -> None:
         self.index = index
         self.clock = clock
+        self.values: SlotValues = NO_VALUES
+        self.expires: SlotDeadlines = NO_DEADLINES
+        self.expiry = ExpiryIndex()
+        self.access: AccessTable | None = None
+        """When keys were used (keyspace/access), local to this node; None while nobody asks."""
+        self.retired: list[tuple[SlotValues, SlotDeadlines, ExpiryIndex]] = []
+        """What ``clear`` dropped, for the reaper to free in slices."""
         self.clear()
 
     def clear(self) -> None:
         """Drop every key. The old slots stay intact for whoever still holds them (snapshots, the reaper)."""
-        self.values: SlotValues = NO_VALUES
-        self.expires: SlotDeadlines = NO_DEADLINES
+        if self.values is not NO_VALUES:
+            self.retired.append((self.values, self.expires, self.expiry))
+            del self.retired[:-RETIRED_MAX]
+        if self.access is not None:
+            self.access.clear()
+        self.values = NO_VALUES
+        self.expires = NO_DEADLINES
         self.expiry = ExpiryIndex()
         self.key_count = 0
         """Keys stored, also those expired but not yet removed, as DBSIZE counts them."""
         self.expiry_count = 0
         self.bytes_used = 0
         """Bytes of keys, values and deadlines; the slot dicts are counted apart (eviction.MemoryMeter)."""
+
+    def swap(self, other: Database) -> None:
+        """Exchange the keys of two databases, as SWAPDB does."""
+        for name in SWAPPED:
+            ours = getattr(self, name)
+            setattr(self, name, getattr(other, name))
+            setattr(other, name, ours)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -145,15 +173,19 @@ class Database:
         slot = slot_of(key)
         if key not in self.values[slot]:
             return False
-        live = True
+        expires = self.expires[slot]
+        live = expires is None or key not in expires or not self.is_expired(expires[key])
+        self.remove(slot, key)
+        return live
+
+    def remove(self, slot: int, key: bytes) -> None:
+        """Remove a stored key, live or expired, and its deadline."""
         expires = self.expires[slot]
         if expires is not None and key in expires:
-            live = not self.is_expired(expires[key])
             self.drop_deadline(slot, key)
         value = self.values[slot].pop(key)
         self.key_count -= 1
         self.bytes_used -= ((len(key) + 48) & -16) + cost_of(value)
-        return live
 
     def set_deadline(self, key: bytes, deadline_ms: int) -> None:
         """Give a live key a deadline; a deadline not after the stamp makes it vanish."""
