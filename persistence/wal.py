@@ -17,7 +17,10 @@ thread what the writer thread would do: that is how a simulation drives the same
 Threads: `wal-writer` as said; `wal-next` fills the coming segment with zeros and removes old ones. The writer waits for
 it only when a segment fills up in less time than a file of zeros of the next one's size takes (64 MiB: 0.15 s here).
 
-Measured here (2 cores, ext4 on a virtio disk, 1-KiB records): see `HANDOFF_MEASUREMENT` below.
+Measured (2 virtual cores, ext4, records of 1 KiB, one at a time, uvloop): from append to the callback in the event loop
+230 us at the median, where a bare pwrite + fdatasync takes 145 us. 4.5 us of the difference are Python; the rest is
+waking two threads on idle cores. One call with RWF_DSYNC takes as long as pwrite + fdatasync, but has the interpreter
+lock to wait for once instead of twice when the event loop is busy.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,0 +1,174 @@
+"""The data directory of a node: its layout, its lock, and the small file that says whose it is.
+
+Guarantees:
+- While a `DataDir` is open no other process has the directory open; the lock goes with the process, however it ends.
+- META is written atomically and carries a checksum: it is as it was written, or `Damaged` is raised.
+- A directory of an unknown format version is refused before anything in it is changed. Foreign files are left alone.
+Leaves to the caller: what the identity means and whether it fits, random bytes for the salt, and calling
+`mark_log_created` once the log has its first segment, so that a log that vanished later is told from a new one.
+
+Layout:
+
+    META         JSON: format, identity (hex), salt (hex), log_created, crc32c over the others as compact JSON
+    LOCK         flock; holds the pid of its holder as text
+    wal/         persistence.segment
+    snapshots/   persistence.snapshot_format
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from google_crc32c import value
+
+from persistence.disk import Disk, read_file, write_file_atomically
+from persistence.errors import Damaged, DataDirIncompatible, DataDirInUse, DiskFailed
+from persistence.segment import list_segments
+
+FORMAT_VERSION = 1
+SALT_BYTES = 8
+META_BYTES_MAX = 64 * 1024
+
+_META = "META"
+_LOCK = "LOCK"
+
+
+class DataDir:
+    """An open data directory. identity and salt are those that it was created with."""
+
+    def __init__(
+        self, path: Path, disk: Disk, identity: bytes, salt: bytes, log_created: bool, lock: int | None
+    ) -> None:
+        self.path = path
+        self.identity = identity
+        self.salt = salt
+        self.log_created = log_created
+        self._disk = disk
+        self._lock = lock
+
+    @classmethod
+    def open(
+        cls, path: Path, disk: Disk, *, identity: bytes, make_salt: Callable[[], bytes], lock: bool = True
+    ) -> Self:
+        """Open the directory, or create it with this identity; one that exists keeps the identity it has.
+
+        make_salt gives 8 random bytes. lock=False is for disks that are not the operating system's.
+        Raises `DataDirInUse`, `DataDirIncompatible`, `Damaged`, `DiskFailed`.
+        """
+        disk.make_dirs(path)
+        handle = _take_lock(path) if lock else None
+        try:
+            found = read_meta(path, disk)
+            if found is None:
+                found = identity, make_salt(), False
+                _create(path, disk, *found)
+            return cls(path, disk, *found, handle)
+        except BaseException:
+            if handle is not None:
+                os.close(handle)
+            raise
+
+    @property
+    def wal(self) -> Path:
+        """Directory of the log."""
+        return self.path / "wal"
+
+    @property
+    def snapshots(self) -> Path:
+        """Directory of the snapshots."""
+        return self.path / "snapshots"
+
+    def mark_log_created(self) -> None:
+        """Remember durably that the log exists; from now on an empty `wal` is damage. Raises `DiskFailed`."""
+        if not self.log_created:
+            _write_meta(self.path, self._disk, self.identity, self.salt, log_created=True)
+            self.log_created = True
+
+    def close(self) -> None:
+        """Give the lock back. The LOCK file stays: removing it would let two processes lock two files."""
+        if self._lock is not None:
+            lock, self._lock = self._lock, None
+            os.close(lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _take_lock(path: Path) -> int:
+    file = path / _LOCK
+    try:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DiskFailed("open", str(file), error.errno or 0) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        pid = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
+        os.close(handle)
+        raise DataDirInUse(str(path), pid) from error
+    except OSError as error:
+        os.close(handle)
+        raise DiskFailed("flock", str(file), error.errno or 0) from error
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        os.close(handle)
+        raise DiskFailed("pwrite", str(file), error.errno or 0) from error
+    return handle
+
+
+def _create(path: Path, disk: Disk, identity: bytes, salt: bytes, log_created: bool) -> None:
+    """Make the directories, then META last: a directory with META is complete, one without is begun again."""
+    if len(salt) != SALT_BYTES:
+        raise ValueError(f"the salt must have {SALT_BYTES} bytes")
+    for directory in (path / "wal", path / "snapshots"):
+        disk.make_dirs(directory)
+    if list_segments(path / "wal", disk)[0]:
+        raise Damaged(str(path / _META), 0, "it is missing, but there is a log")
+    disk.fsync_dir(path)
+    disk.fsync_dir(path.parent)
+    _write_meta(path, disk, identity, salt, log_created=log_created)
+
+
+def _fields(identity: bytes, salt: bytes, log_created: bool) -> dict[str, object]:
+    return {"format": FORMAT_VERSION, "identity": identity.hex(), "salt": salt.hex(), "log_created": log_created}
+
+
+def _checksum(fields: dict[str, object]) -> int:
+    crc: int = value(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode())
+    return crc
+
+
+def _write_meta(path: Path, disk: Disk, identity: bytes, salt: bytes, *, log_created: bool) -> None:
+    fields = _fields(identity, salt, log_created)
+    text = json.dumps({**fields, "crc32c": _checksum(fields)}, indent=2) + "\n"
+    write_file_atomically(disk, path / _META, text.encode())
+
+
+def read_meta(path: Path, disk: Disk) -> tuple[bytes, bytes, bool] | None:
+    """Return identity, salt and log_created of a directory, None when it has no META. Takes no lock.
+
+    Raises `DataDirIncompatible`, `Damaged`, `DiskFailed`.
+    """
+    file = path / _META
+    if _META not in disk.listdir(path):
+        return None
+    try:
+        fields = json.loads(read_file(disk, file, META_BYTES_MAX))
+        crc = fields.pop("crc32c")
+        version = fields["format"]
+        holds = _checksum(fields) == crc
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise Damaged(str(file), 0, f"it cannot be read: {error!r}") from error
+    if not holds or not isinstance(version, int):
+        raise Damaged(str(file), 0, "its checksum does not match")
+    if version != FORMAT_VERSION:
+        raise DataDirIncompatible(str(file), version, FORMAT_VERSION)
+    return bytes.fromhex(fields["identity"]), bytes.fromhex(fields["salt"]), bool(fields["log_created"])
