@@ -22,8 +22,8 @@ SIZE_UNITS = {
     "g": 1000**3,
     "gb": 1024**3,
 }
-_SIZE = re.compile(r"(\d{1,19})([a-z]*)")
-_INTEGER = re.compile(r"[+-]?\d{1,19}")
+_SIZE = re.compile(r"([0-9]{1,19})([a-z]*)")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _TRUE = frozenset({"yes", "true", "on", "1"})
 _FALSE = frozenset({"no", "false", "off", "0"})
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
@@ -102,7 +102,7 @@ def parse_address(value: object) -> HostPort:
         return value
     text = value.strip() if isinstance(value, str) else ""
     host, colon, port = text.rpartition(":")
-    if not colon or not re.fullmatch(r"\d{1,5}", port) or int(port) > 65535:
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         raise ValueError("not an address; write host:port with a port of 0 to 65535, for example 127.0.0.1:6379")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
