@@ -1,8 +1,8 @@
 """DUMP and RESTORE: one value as bytes that Redis reads and writes too.
 
 Layout of a payload: type byte 0, the string, RDB version (2 bytes), CRC-64/Redis of all before it (8 bytes), both
-little endian. A string is an integer of 1, 2 or 4 bytes, LZF-compressed bytes, or a length and bytes. The version written is
-10: Redis 7.0 and everything after it restores that; versions up to 11 (Redis 7.2) are read.
+little endian. A string is an integer of 1, 2 or 4 bytes, LZF-compressed bytes, or a length and bytes. The version
+written is 10: Redis 7.0 and everything after it restores that; versions up to 11 (Redis 7.2) are read.
 
 Guarantees: RESTORE accepts or raises RequestError, whatever the payload; no length it names is believed beyond what the
 payload can hold.

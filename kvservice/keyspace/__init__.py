@@ -1,0 +1,1 @@
+"""The keyspace: databases, deadlines, eviction and snapshots, in one thread and without I/O."""

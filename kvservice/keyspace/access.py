@@ -2,7 +2,7 @@
 
 Layout: an array of 32-bit cells, a key's cell chosen by the CRC-32 of the key; at least four cells for each key. Two
 keys that share a cell look as recent as the younger of them: that only makes a key stay that might have gone. In return
-a key costs 16 to 32 bytes, where a dict takes 90, deleting needs no cleaning up, and the table grows by doubling itself.
+a key costs 16 to 32 bytes, where a dict takes 90, deleting needs no cleaning up, and the table grows by doubling.
 A cell holds the time of the last use in steps of 64 ms, or under LFU the minute (24 bits) and Redis's counter (8 bits).
 Zero means never used since tracking began.
 
@@ -59,6 +59,10 @@ class AccessTable:
     def bytes_used(self) -> int:
         """Bytes of the cells."""
         return 4 * len(self.cells)
+
+    def is_short_of(self, key_count: int) -> bool:
+        """Tell whether ``key_count`` keys have fewer than four cells each."""
+        return len(self.cells) < CELLS_PER_KEY * key_count
 
     def reserve(self, key_count: int) -> None:
         """Grow until ``key_count`` keys have four cells each; every key keeps what is known of it."""

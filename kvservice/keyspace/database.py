@@ -81,7 +81,7 @@ class Database:
         """Keys stored, also those expired but not yet removed, as DBSIZE counts them."""
         self.expiry_count = 0
         self.bytes_used = 0
-        """Bytes of keys, values and deadlines; the slot dicts are counted apart (eviction.MemoryMeter)."""
+        """Bytes of keys, values and deadlines; the slot dicts are counted apart (keyspace/memory)."""
 
     def swap(self, other: Database) -> None:
         """Exchange the keys of two databases, as SWAPDB does."""

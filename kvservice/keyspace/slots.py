@@ -14,7 +14,7 @@ SLOTS_PER_SHARD: Final = SLOTS // SHARDS
 
 
 def slot_of(key: bytes) -> int:
-    """Return the hash slot of ``key``, 0..16383; only the part in the first non-empty ``{…}`` counts, if there is one."""
+    """Return the hash slot of ``key``, 0..16383; only the part in the first ``{…}`` counts, unless that is empty."""
     if b"{" in key:
         start = key.index(b"{") + 1
         end = key.find(b"}", start)

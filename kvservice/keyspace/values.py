@@ -15,7 +15,7 @@ Value: TypeAlias = bytes | bytearray | int
 
 STRING_TYPES: Final = (bytes, int, bytearray)
 STRING_BYTES_MAX: Final = 512 * 1024 * 1024
-"""A string never grows beyond this, on any node, whatever its configuration says (Redis's proto-max-bulk-len default)."""
+"""A string never grows beyond this, on any node, whatever its configuration says: Redis's proto-max-bulk-len."""
 
 INT64_MIN: Final = -(1 << 63)
 INT64_MAX: Final = (1 << 63) - 1

@@ -1,0 +1,185 @@
+"""Which keys go when memory is short.
+
+Redis's way: a handful of keys is drawn at random, and the best candidates of this and earlier draws are kept in a pool
+of 16; the best of the pool goes. With 5 samples that comes close to exact LRU (bench/eviction.py has the figures) and
+costs nothing for keys that nobody touches.
+
+Guarantees: a key is chosen once until ``settled`` is called. Work is bounded by ``VICTIMS_MAX`` victims a call.
+Leaves to the caller: deleting the victims through the log, so that all nodes delete the same; calling ``settled`` once
+that is done or has failed; telling ``touch`` what is used while ``is_tracking``.
+Reference: Redis, "Key eviction"; ``evict.c`` for the pool.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from kvservice.keyspace.access import AccessTable
+from kvservice.keyspace.database import Database
+from kvservice.keyspace.sampling import RandRange, draw_keys
+from kvservice.keyspace.slots import slot_of
+from kvservice.keyspace.values import DEADLINE_BYTES, cost_of
+
+POOL_SIZE: Final = 16
+VICTIMS_MAX: Final = 128
+"""About one millisecond of choosing."""
+ENTRY_BYTES: Final = 40
+"""What an entry of a slot's dict takes on average."""
+FRUITLESS_MAX: Final = 32
+"""Draws in a row that may bring nothing new before a call gives up."""
+
+NOT_USE: Final = frozenset({"exists", "type", "ttl", "pttl", "expiretime", "pexpiretime", "object"})
+"""Commands that look at a key without using it, as in Redis."""
+
+
+class Candidate(NamedTuple):
+    """A key in the pool; the highest score goes first."""
+
+    score: int
+    db: int
+    key: bytes
+
+
+class Evictor:
+    """Chooses victims by one of Redis's policies."""
+
+    def __init__(self, databases: Sequence[Database], randrange: RandRange) -> None:
+        self._databases = databases
+        self._randrange = randrange
+        self._pool: list[Candidate] = []
+        """Invariant: sorted by score, no longer than POOL_SIZE."""
+        self._leaving: set[tuple[int, bytes]] = set()
+        """Chosen and not yet deleted."""
+        self._next_db = 0
+        self._policy = "noeviction"
+        self._samples = 5
+        self._now_ms = 0
+
+    @property
+    def is_tracking(self) -> bool:
+        """Whether the policy needs to know when keys are used."""
+        return self._policy.endswith(("lru", "lfu"))
+
+    def configure(
+        self, policy: str, samples: int, now_ms: int, lfu_log_factor: int = 10, lfu_decay_minutes: int = 1
+    ) -> None:
+        """Take over the settings; what was known of use is kept while lru stays lru and lfu stays lfu."""
+        was_lfu = self._policy.endswith("lfu")
+        self._policy = policy
+        self._samples = samples
+        self._pool.clear()
+        for db in self._databases:
+            if not self.is_tracking:
+                db.access = None
+            elif db.access is None or was_lfu != policy.endswith("lfu"):
+                db.access = AccessTable(now_ms, lfu=policy.endswith("lfu"), chance=self._randrange)
+                db.access.reserve(db.key_count)
+            if db.access is not None:
+                db.access.lfu_log_factor = lfu_log_factor
+                db.access.lfu_decay_minutes = lfu_decay_minutes
+
+    def touch(self, db_index: int, keys: Sequence[bytes], now_ms: int) -> None:
+        """Note that keys are used now; hot while tracking."""
+        db = self._databases[db_index]
+        access = db.access
+        if access is None:
+            return
+        if access.is_short_of(db.key_count):
+            access.reserve(db.key_count)
+        for key in keys:
+            access.touch(key, now_ms)
+
+    def victims(self, bytes_needed: int, now_ms: int) -> list[tuple[int, bytes]]:
+        """Choose keys, as (database, key), whose removal frees about ``bytes_needed``; fewer if there are none left."""
+        if self._policy == "noeviction":
+            return []
+        self._now_ms = now_ms
+        choose = self._choose_random if self._policy.endswith("random") else self._choose_scored
+        chosen: list[tuple[int, bytes]] = []
+        while bytes_needed > 0 and len(chosen) < VICTIMS_MAX:
+            victim = choose()
+            if victim is None:
+                break
+            chosen.append(victim)
+            self._leaving.add(victim)
+            bytes_needed -= self._cost(*victim)
+        return chosen
+
+    def settled(self) -> None:
+        """Note that the victims chosen so far were deleted, or will not be."""
+        self._leaving.clear()
+
+    def _slots(self, db: Database) -> Sequence[dict[bytes, object] | None]:
+        slots: Sequence[object] = db.expires if self._policy.startswith("volatile") else db.values
+        return slots  # type: ignore[return-value]
+
+    def _eligible(self) -> list[Database]:
+        volatile = self._policy.startswith("volatile")
+        return [db for db in self._databases if (db.expiry_count if volatile else db.key_count)]
+
+    def _choose_random(self) -> tuple[int, bytes] | None:
+        databases = self._eligible()
+        for _ in range(FRUITLESS_MAX if databases else 0):
+            self._next_db = (self._next_db + 1) % len(databases)
+            db = databases[self._next_db]
+            for key in draw_keys(self._slots(db), 1, self._randrange):
+                if (db.index, key) not in self._leaving:
+                    return db.index, key
+        return None
+
+    def _choose_scored(self) -> tuple[int, bytes] | None:
+        for _ in range(FRUITLESS_MAX):
+            databases = self._eligible()
+            if not databases:
+                return None
+            for db in databases:
+                self._populate(db)
+            while self._pool:
+                candidate = self._pool.pop()
+                victim = candidate.db, candidate.key
+                if victim not in self._leaving and self._still_deserves(candidate):
+                    return victim
+        return None
+
+    def _populate(self, db: Database) -> None:
+        """Draw keys of a database into the pool."""
+        pool = self._pool
+        score = self._score_of(db)
+        for key in draw_keys(self._slots(db), self._samples, self._randrange):
+            if (db.index, key) in self._leaving:
+                continue
+            candidate = Candidate(score(key), db.index, key)
+            if len(pool) >= POOL_SIZE:
+                if candidate <= pool[0]:
+                    continue
+                del pool[0]
+            if candidate not in pool:
+                insort(pool, candidate)
+
+    def _score_of(self, db: Database) -> Callable[[bytes], int]:
+        """Return what makes keys of ``db`` worth evicting under the policy: idleness, rareness, nearness of the end."""
+        access, now_ms, expires = db.access, self._now_ms, db.expires
+        if self._policy == "volatile-ttl":
+            return lambda key: -(expires[slot_of(key)] or {}).get(key, 1 << 63)
+        assert access is not None, "the policy tracks use, but no table was made"
+        if access.lfu:
+            return lambda key: 255 - access.frequency(key, now_ms)
+        return lambda key: access.idle_ms(key, now_ms)
+
+    def _still_deserves(self, candidate: Candidate) -> bool:
+        """Tell whether a pooled key still exists and was not used since it was drawn."""
+        db = self._databases[candidate.db]
+        slots = self._slots(db)[slot_of(candidate.key)]
+        if not slots or candidate.key not in slots:
+            return False
+        return self._score_of(db)(candidate.key) >= candidate.score
+
+    def _cost(self, db_index: int, key: bytes) -> int:
+        db = self._databases[db_index]
+        slot = slot_of(key)
+        value = db.values[slot][key]
+        expires = db.expires[slot]
+        deadline_bytes = DEADLINE_BYTES + ENTRY_BYTES if expires is not None and key in expires else 0
+        return ((len(key) + 48) & -16) + cost_of(value) + ENTRY_BYTES + deadline_bytes

@@ -1,0 +1,228 @@
+"""The keyspace as bytes, written while commands go on, and read back.
+
+A walk keeps the dicts of the moment it began and encodes them slot by slot. Before a slot that it has not reached
+changes, it keeps a shallow copy of it: values that cannot change are shared, others are frozen at once. So a writer
+pays some microseconds for a slot of 60 keys once in a snapshot, and the bytes are those of the moment the walk began.
+
+Layout of a chunk: msgpack [parts, summary]. A part is [database, slot, {key: int | bytes | nil}, deadlines, others]:
+``deadlines`` is nil or one deadline (ms) or nil for each key in order, ``others`` holds [key, code of its kind, frozen
+value] for each nil. ``summary`` is nil but in the last chunk, where it is {database: number of keys}.
+
+Guarantees: loading gives the same keys in the same order inside each slot. A chunk has some more than 256 KiB at most,
+but for a single larger value. A flush or SWAPDB meanwhile does not touch the walk.
+Leaves to the caller: calling ``save_before`` ahead of every change; checksums and compression (persistence/snapshot).
+Cost (1 million keys of 16 bytes with values of 64, one core): 0.6 s to encode, in slices; 0.45 s to load.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from sys import getsizeof
+from typing import Any, Final
+
+import google_crc32c
+import msgspec
+
+from kvservice.keyspace.database import NO_DEADLINES, NO_VALUES, Database
+from kvservice.keyspace.kinds import KINDS_BY_CODE, kind_of
+from kvservice.keyspace.slots import SLOTS
+from kvservice.keyspace.values import DEADLINE_BYTES, Value, cost_of
+
+CHUNK_BYTES: Final = 256 * 1024
+"""A chunk is closed when it has this size: a piece that a thread compresses in about a millisecond."""
+SLOT_KEYS_MAX: Final = 1024
+"""A slot of more keys (one hash tag) is encoded in several parts, so that no slice takes much longer than asked."""
+
+OPENING: Final = b"\x92\xdd\x00\x00\x00\x00"
+"""An array of two, and an array whose length is filled in when the chunk is closed."""
+
+DIGEST_MASK: Final = (1 << 64) - 1
+
+PLAIN: Final = frozenset({bytes, int})
+NOTHING: Final[dict[bytes, Value]] = {}
+
+Other = tuple[bytes, int, Any]
+Plain = dict[bytes, int | bytes | None]
+Part = tuple[int, int, Plain, list[int | None] | None, list[Other] | None]
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(tuple[list[Part], dict[int, int] | None])
+
+
+class ImageDamaged(Exception):  # noqa: N818 - says what is the case
+    """A chunk is not what a walk writes, or chunks are missing."""
+
+
+class KeptSlot:
+    """A slot as it was when the walk began."""
+
+    __slots__ = ("db", "deadlines", "items", "others", "slot", "values")
+
+    def __init__(self, db: int, slot: int, values: dict[bytes, Value], deadlines: dict[bytes, int] | None) -> None:
+        self.db = db
+        self.slot = slot
+        self.deadlines = dict(deadlines) if deadlines else None
+        self.others: dict[bytes, Other] = {}
+        self.values: dict[bytes, Any] = dict(values)
+        if not PLAIN.issuperset(map(type, values.values())):
+            for key, value in values.items():
+                if type(value) not in PLAIN:
+                    kind = kind_of(value)
+                    self.others[key] = (key, kind.code, kind.frozen(value))
+                    self.values[key] = None
+        self.items: Iterator[tuple[bytes, Any]] = iter(self.values.items())
+        """What of ``values`` is not encoded yet, if it is encoded in parts."""
+
+    def is_small(self) -> bool:
+        """Tell whether the slot fits into one part."""
+        if len(self.values) > SLOT_KEYS_MAX or self.others:
+            return False
+        return sum(map(getsizeof, self.values.values())) <= CHUNK_BYTES
+
+    def next_part(self, keys_max: int) -> Plain:
+        """Return some more keys; none at the end."""
+        part: Plain = {}
+        size = 0
+        for key, value in islice(self.items, keys_max):
+            part[key] = value
+            size += getsizeof(self.others[key][2] if value is None else value)
+            if size >= CHUNK_BYTES:
+                break
+        return part
+
+
+class SnapshotWalk:
+    """The state of databases at one moment, given out in chunks."""
+
+    def __init__(self, databases: Sequence[Database]) -> None:
+        self._captured = [
+            (db.index, list(db.values), list(db.expires)) for db in databases if db.values is not NO_VALUES
+        ]
+        """Dicts of each database by slot; taken out once they are saved, so that what was flushed can be freed."""
+        self._is_saved = bytearray(SLOTS)
+        self._next_slot = 0
+        self._kept: deque[KeptSlot] = deque()
+        self._key_counts = {index: 0 for index, _values, _expires in self._captured}
+        self.is_finished = False
+        self.digest = 0
+        """Sum of the CRC-32C of all chunks, modulo 2^64."""
+
+    @property
+    def items(self) -> int:
+        """Return how many keys are encoded so far."""
+        return sum(self._key_counts.values())
+
+    @property
+    def progress(self) -> float:
+        """Return the part of the slots that the walk has passed, 0..1."""
+        return self._next_slot / SLOTS
+
+    def save_before(self, slot: int) -> None:
+        """Keep what a slot holds, unless it is saved already; call before a key in it changes. Hot."""
+        if self._is_saved[slot]:
+            return
+        self._is_saved[slot] = 1
+        for index, values, expires in self._captured:
+            if values[slot]:
+                self._kept.append(KeptSlot(index, slot, values[slot], expires[slot]))
+                values[slot] = NOTHING
+                expires[slot] = None
+
+    def next_slice(self, budget_keys: int) -> bytes | None:
+        """Return the next chunk after encoding about ``budget_keys`` keys at most, or None after the last one."""
+        if self.is_finished:
+            return None
+        chunk = bytearray(OPENING)
+        parts = 0
+        budget = budget_keys
+        while budget > 0 and len(chunk) < CHUNK_BYTES:
+            if self._kept:
+                added = self._encode_kept(self._kept[0], budget, chunk)
+                parts += added > 0
+                budget -= added
+            elif self._next_slot < SLOTS:
+                self.save_before(self._next_slot)
+                self._next_slot += 1
+                budget -= len(self._captured)
+            else:
+                self.is_finished = True
+                break
+        chunk[2:6] = parts.to_bytes(4, "big")
+        _encoder.encode_into(self._key_counts if self.is_finished else None, chunk, -1)
+        encoded = bytes(chunk)
+        self.digest = (self.digest + int(google_crc32c.value(encoded))) & DIGEST_MASK
+        return encoded
+
+    def _encode_kept(self, kept: KeptSlot, budget: int, chunk: bytearray) -> int:
+        """Encode a slot, or a part of it; return how many keys that were."""
+        if kept.is_small():
+            part = kept.values
+            self._kept.popleft()
+        else:
+            part = kept.next_part(budget)
+            if not part:
+                self._kept.popleft()
+                return 0
+        deadlines = list(map(kept.deadlines.get, part)) if kept.deadlines else None
+        others = [kept.others[key] for key, value in part.items() if value is None] if kept.others else None
+        _encoder.encode_into((kept.db, kept.slot, part, deadlines, others), chunk, -1)
+        self._key_counts[kept.db] += len(part)
+        return len(part)
+
+
+def load_chunk(databases: Sequence[Database], chunk: bytes) -> bool:
+    """Add the keys of a chunk to databases that were empty before the first; tell whether it was the last chunk.
+
+    Raise ImageDamaged if it cannot be a chunk, or if keys are missing at the end.
+    """
+    try:
+        parts, summary = _decoder.decode(chunk)
+    except msgspec.MsgspecError as error:
+        raise ImageDamaged(f"not a chunk of a snapshot: {error}") from None
+    for index, slot, values, deadlines, others in parts:
+        if not (0 <= index < len(databases) and 0 <= slot < SLOTS):
+            raise ImageDamaged(f"no place for database {index}, slot {slot}")
+        _load_part(databases[index], slot, values, deadlines, others)
+    if summary is None:
+        return False
+    for index, count in summary.items():
+        found = databases[index].key_count if 0 <= index < len(databases) else 0
+        if found != count:
+            raise ImageDamaged(f"database {index} has {found} keys of {count}")
+    return True
+
+
+def _load_part(
+    db: Database, slot: int, plain: Plain, deadlines: list[int | None] | None, others: list[Other] | None
+) -> None:
+    for key, code, frozen in others or ():
+        if code not in KINDS_BY_CODE:
+            raise ImageDamaged(f"kind {code} is unknown; a newer version wrote this snapshot")
+        plain[key] = KINDS_BY_CODE[code].thawed(frozen)
+    values: dict[bytes, Value] = plain  # type: ignore[assignment]
+    if db.values is NO_VALUES:
+        db.values = [{} for _ in range(SLOTS)]
+    db.key_count += len(values)
+    db.bytes_used += sum([(len(key) + 48) & -16 for key in values]) + sum(map(cost_of, values.values()))
+    if db.values[slot]:
+        db.values[slot].update(values)
+    else:
+        db.values[slot] = values
+    if deadlines is not None:
+        # The keys of both dicts are the same objects, as they are after SET … EX.
+        _load_deadlines(db, slot, {key: due for key, due in zip(values, deadlines, strict=True) if due is not None})
+
+
+def _load_deadlines(db: Database, slot: int, deadlines: dict[bytes, int]) -> None:
+    if db.expires is NO_DEADLINES:
+        db.expires = [None] * SLOTS
+    db.expiry.add_many(deadlines)
+    db.expiry_count += len(deadlines)
+    db.bytes_used += DEADLINE_BYTES * len(deadlines)
+    present = db.expires[slot]
+    if present is None:
+        db.expires[slot] = deadlines
+    else:
+        present.update(deadlines)
