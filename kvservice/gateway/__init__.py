@@ -1,0 +1,1 @@
+"""The RESP plane: client bytes to commands, replies to bytes."""
