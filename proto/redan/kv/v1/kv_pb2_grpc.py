@@ -184,8 +184,8 @@ class KVServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Execute(self, request, context):
-        """Runs any one command of the Redis API. Commands about a connection (SELECT, HELLO, AUTH, CLIENT, QUIT, RESET,
-        MULTI, WATCH, SUBSCRIBE and the like) are refused: a call is no connection.
+        """Runs any one command of the Redis API. Commands about a connection (SELECT, HELLO, AUTH, QUIT, RESET, MULTI, WATCH,
+        SUBSCRIBE, MONITOR, and CLIENT but for LIST, KILL, PAUSE and UNPAUSE) are refused: a call is no connection.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,7 +194,7 @@ class KVServiceServicer:
     def Pipeline(self, request_iterator, context):
         """Runs batches of commands, many in flight; one response for each request, in order. It is by far the fastest way in:
         a batch costs little more than a single call. Commands are executed in the order sent, and a batch is not atomic.
-        The server takes further batches only as the client reads responses.
+        The server takes further batches only as the client reads responses. Commands about a connection are refused here too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,15 +36,16 @@ class ExchangeResponse(_message.Message):
     def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ...) -> None: ...
 
 class Greeting(_message.Message):
-    __slots__ = ("cluster_id", "to", "feature_level")
+    __slots__ = ("cluster_id", "sender", "receiver", "feature_level")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
-    FROM_FIELD_NUMBER: _ClassVar[int]
-    TO_FIELD_NUMBER: _ClassVar[int]
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    RECEIVER_FIELD_NUMBER: _ClassVar[int]
     FEATURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
-    to: str
+    sender: str
+    receiver: str
     feature_level: int
-    def __init__(self, cluster_id: _Optional[str] = ..., to: _Optional[str] = ..., feature_level: _Optional[int] = ..., **kwargs) -> None: ...
+    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[str] = ..., receiver: _Optional[str] = ..., feature_level: _Optional[int] = ...) -> None: ...
 
 class Message(_message.Message):
     __slots__ = ("group", "term", "append_entries", "append_entries_reply", "request_vote", "request_vote_reply", "timeout_now")
