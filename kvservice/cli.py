@@ -86,15 +86,20 @@ def version() -> None:
 def verify(directory: DataDirectory) -> None:
     """Check every byte of a data directory; exit code 3 when something is damaged."""
     from kvservice.cli_verify import verify_directory
+    from persistence.errors import DiskFailed
 
     _require_directory(directory)
-    report = verify_directory(directory)
+    try:
+        report = verify_directory(directory)
+    except DiskFailed as error:
+        print(f"redan: {error}", file=sys.stderr)
+        raise typer.Exit(EXIT_FAILURE) from error
     table = Table(box=None, pad_edge=False)
     for heading in ("file", "state", "detail"):
         table.add_column(heading, overflow="fold")
-    for row in report.rows:
-        table.add_row(row.file, row.state, row.detail)
-    Console(soft_wrap=True, highlight=False).print(table)
+    for finding in report.findings:
+        table.add_row(*finding)
+    Console(soft_wrap=True, highlight=False, markup=False).print(table)
     if not report.is_sound:
         print("redan: the data directory is damaged", file=sys.stderr)
         raise typer.Exit(EXIT_DATA_DIRECTORY)
@@ -111,8 +116,8 @@ def log(
     """Print the log: every entry with its commands as redis-cli would quote them."""
     from kvservice.cli_inspect import json_lines, text_lines
     from persistence.disk import RealDisk
-    from persistence.errors import StorageError
-    from persistence.wal import read_log
+    from persistence.errors import DiskFailed, StorageError
+    from persistence.log_reading import read_log
     from replication.storage import decode_record
 
     _require_directory(directory)
@@ -126,7 +131,7 @@ def log(
     except StorageError as error:
         sys.stdout.flush()
         print(f"redan: {error}", file=sys.stderr)
-        raise typer.Exit(EXIT_DATA_DIRECTORY) from error
+        raise typer.Exit(EXIT_FAILURE if isinstance(error, DiskFailed) else EXIT_DATA_DIRECTORY) from error
 
 
 def _require_directory(directory: Path) -> None:

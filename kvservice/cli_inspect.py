@@ -12,15 +12,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from kvservice.gateway.resp import decode_commands
+
 ARGUMENT_BYTES_SHOWN: Final = 128
 # A command of thousands of arguments (MSET) would fill the screen; the rest is counted.
 ARGUMENTS_SHOWN: Final = 64
 
 _QUOTED: Final = {0x5C: "\\\\", 0x22: '\\"', 0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t", 0x07: "\\a", 0x08: "\\b"}
-
-
-class PayloadError(ValueError):
-    """The payload of an entry is not a sequence of RESP commands."""
 
 
 class LoggedCommand(NamedTuple):
@@ -31,31 +29,16 @@ class LoggedCommand(NamedTuple):
 
 
 def commands_of(payload: bytes) -> Iterator[LoggedCommand]:
-    """Split an entry's payload into commands; a SELECT is not one of them, it sets the database of those after it."""
+    """Split an entry's payload into commands; a SELECT is not one of them, it sets the database of those after it.
+
+    Raises ValueError when the payload is no sequence of commands.
+    """
     db = 0
-    position = 0
-    while position < len(payload):
-        count, position = _number(payload, position, b"*")
-        arguments: list[bytes] = []
-        for _ in range(count):
-            size, position = _number(payload, position, b"$")
-            end = position + size
-            if payload[end : end + 2] != b"\r\n":
-                raise PayloadError(f"no line end at offset {end}")
-            arguments.append(payload[position:end])
-            position = end + 2
+    for arguments in decode_commands(payload):
         if len(arguments) == 2 and arguments[0].upper() == b"SELECT":
             db = int(arguments[1])
-            continue
-        yield LoggedCommand(db, arguments)
-
-
-def _number(payload: bytes, position: int, mark: bytes) -> tuple[int, int]:
-    end = payload.find(b"\r\n", position, position + 32)
-    digits = payload[position + 1 : end]
-    if payload[position : position + 1] != mark or end < 0 or not digits.isdigit():
-        raise PayloadError(f"no {mark.decode()} header at offset {position}")
-    return int(digits), end + 2
+        else:
+            yield LoggedCommand(db, arguments)
 
 
 def quote(argument: bytes) -> str:
@@ -93,7 +76,7 @@ def text_lines(kind: str, index: int, term: int, stamp_ms: int, payload: bytes) 
     try:
         for command in commands_of(payload):
             yield f"    [{command.db}] {command_line(command)}"
-    except PayloadError as error:
+    except ValueError as error:
         yield f"    not readable as commands: {error}"
 
 
@@ -106,7 +89,7 @@ def json_lines(kind: str, index: int, term: int, stamp_ms: int, payload: bytes) 
     try:
         for command in commands_of(payload):
             yield json.dumps({**head, "db": command.db, **_json_command(command.arguments)}, ensure_ascii=False)
-    except PayloadError as error:
+    except ValueError as error:
         yield json.dumps({**head, "error": str(error)})
 
 

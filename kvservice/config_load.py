@@ -18,6 +18,8 @@ from pydantic_core import ErrorDetails
 from kvservice.config import ENVIRONMENT_PREFIX, SETTINGS, Config, Setting
 
 CONFIG_VARIABLE: Final = "REDAN_CONFIG"
+# Read elsewhere, and by tests alone: kvservice.server kills itself at the named point.
+CRASH_POINT_VARIABLE: Final = "REDAN_CRASH_POINT"
 # A file that holds a password needs no more; the bound keeps a mistaken path (/dev/zero) from filling memory.
 SECRET_FILE_BYTES_MAX: Final = 4096
 # Far above a file with every setting and its comments (about 10 KiB).
@@ -114,7 +116,7 @@ def _from_flags(flags: Mapping[str, str]) -> Iterator[Given]:
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[Given]:
     for variable, value in environ.items():
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable == CONFIG_VARIABLE:
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in (CONFIG_VARIABLE, CRASH_POINT_VARIABLE):
             continue
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
         if name == name.upper() and name.lower() in NAMES:

@@ -4,7 +4,7 @@ Guarantees: counting costs the service nothing beyond its plain integers and lis
     command. Base units (seconds, bytes), counters end in _total, every family has HELP; p50, p95 and p99 can be derived
     from the histograms. A count starts again at zero with the process, and after CONFIG RESETSTAT.
 Leaves to the caller: rendering and serving (kvservice.admin). Scrapes run on the thread of the event loop.
-Layout: one method of `NodeMetrics` a group; a family is yielded only where it has something to say.
+Layout: one method a group; a family is yielded only where it has something to say.
 Reference: Prometheus naming practice; the latencies of kvservice.latency_buckets, four buckets to a doubling, summed to
     one a doubling here so that a command costs 24 lines instead of 104.
 """
@@ -81,13 +81,18 @@ class MeasuredService(Protocol):
         """When the node started, in seconds since the epoch."""
 
 
-def node_registry(service: MeasuredService, wal: WalStats, loop_lag: LoopLag) -> CollectorRegistry:
-    """Return a registry with all metrics of one node, those of its process and of its garbage collector."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(NodeMetrics(service, wal, loop_lag))
+def node_registry(service: MeasuredService, loop_lag: LoopLag) -> CollectorRegistry:
+    """Return a registry with what can be told from the start on, also while the data is loading."""
+    registry = CollectorRegistry()
+    registry.register(NodeMetrics(service, loop_lag))
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
+
+
+def add_log_metrics(registry: CollectorRegistry, service: MeasuredService, wal: WalStats) -> None:
+    """Add what can be told once log, snapshots and consensus exist; call it once, before the replay."""
+    registry.register(LogMetrics(service, wal))
 
 
 def program_version() -> str:
@@ -99,11 +104,10 @@ def program_version() -> str:
 
 
 class NodeMetrics(Collector):
-    """Turns the counts of a node into families of metrics."""
+    """Metrics of process, commands, clients and keyspace."""
 
-    def __init__(self, service: MeasuredService, wal: WalStats, loop_lag: LoopLag) -> None:
+    def __init__(self, service: MeasuredService, loop_lag: LoopLag) -> None:
         self._service = service
-        self._wal = wal
         self._loop_lag = loop_lag
 
     def collect(self) -> Iterator[Metric]:
@@ -112,9 +116,6 @@ class NodeMetrics(Collector):
         yield from self._commands()
         yield from self._clients()
         yield from self._keyspace()
-        yield from self._log()
-        yield from self._snapshots()
-        yield from self._consensus()
 
     def _process(self) -> Iterator[Metric]:
         labels = {"version": program_version(), "python": platform.python_version(), "node": self._service.config.name}
@@ -183,6 +184,20 @@ class NodeMetrics(Collector):
         yield _counter("redan_evicted_keys", "Keys removed to stay below maxmemory.", stats.evicted_keys)
         yield _counter("redan_keyspace_hits", "Reads that found their key.", machine.context.hits)
         yield _counter("redan_keyspace_misses", "Reads that found no key.", machine.context.misses)
+
+
+class LogMetrics(Collector):
+    """Metrics of log, snapshots and consensus."""
+
+    def __init__(self, service: MeasuredService, wal: WalStats) -> None:
+        self._service = service
+        self._wal = wal
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family."""
+        yield from self._log()
+        yield from self._snapshots()
+        yield from self._consensus()
 
     def _log(self) -> Iterator[Metric]:
         wal = self._wal
