@@ -19,6 +19,8 @@ class Call(NamedTuple):
     rows: list[Command]
     commands: list[Args]
     arrived_ns: int
+    row: Command | None
+    """The one row of all commands, or None if they are not of one row."""
 
 
 class Batch:

@@ -6,8 +6,7 @@ is not after the last one replaces the tail from there.
 
 Guarantees: ``recover`` returns the last hard state and the end of the log; entries come back in order, replaced ones do
 not come back.
-Leaves to the caller: what is committed. ``purge`` needs the current hard state, which is written again first, because
-the segment that holds its record may go.
+Leaves to the caller: what is committed.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class LogEntry(NamedTuple):
     """A record of the log, decoded for people: ``redan log`` prints it."""
 
     kind: str
-    index: int
+    index: int  # type: ignore[assignment]  # the log's word; tuple.index is never wanted here
     term: int
     stamp_ms: int
     payload: bytes
@@ -134,7 +133,6 @@ class Storage:
         if held is not None:
             yield held
 
-    def purge(self, before_index: int, hard_state: HardState, token: int) -> None:
-        """Drop whole segments whose entries are all before ``before_index``; writes ``hard_state`` again first."""
-        self.wal.append([encode_hard_state(hard_state, self.last_index)], token)
+    def purge(self, before_index: int) -> None:
+        """Drop whole segments whose entries are all before ``before_index``."""
         self.wal.purge(before_index)

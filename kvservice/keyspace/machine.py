@@ -18,6 +18,7 @@ from kvservice.commands.reply import ErrorReply, Reply
 from kvservice.commands.table import Args, Command, CommandTable
 from kvservice.errors import RedanError
 from kvservice.keyspace.database import Clock, Database, StampNeeded
+from kvservice.keyspace.memory import MemoryMeter
 from kvservice.keyspace.slots import slot_of
 
 
@@ -42,6 +43,7 @@ class Machine:
         self.table = table
         self.clock = Clock()
         self.databases = [Database(index, self.clock) for index in range(databases)]
+        self.memory = MemoryMeter(self.databases)
         self._chance_for = chance_for
         """Makes the source of chance of one entry, seeded with its index."""
         self.context = Context(self.clock, self.databases, chance_for(0))
@@ -110,6 +112,11 @@ class Machine:
             except Exception as error:
                 replies.append(self._defect(row, error))
         return replies
+
+    def save_before(self, slot: int) -> None:
+        """Save a slot for a running snapshot before housekeeping changes it."""
+        if self.snapshot is not None:
+            self.snapshot.save_before(slot)
 
     def replay(self, payload: bytes) -> None:
         """Apply the commands of an entry that this node did not propose in this run."""

@@ -25,7 +25,7 @@ class Entry(NamedTuple):
     """One record of the replicated log."""
 
     term: int
-    index: int
+    index: int  # type: ignore[assignment]  # the log's word; tuple.index is never wanted here
     kind: int
     stamp_ms: int
     payload: bytes

@@ -35,7 +35,18 @@ class Role(Enum):
 class Raft:
     """One node's view of one consensus group."""
 
-    __slots__ = ("_granted", "_hard_state_handed_out", "_match", "leader", "log", "name", "role", "term", "vote", "voters")
+    __slots__ = (
+        "_granted",
+        "_hard_state_handed_out",
+        "_match",
+        "leader",
+        "log",
+        "name",
+        "role",
+        "term",
+        "vote",
+        "voters",
+    )
 
     def __init__(self, name: str, voters: list[str], hard_state: HardState, log: RaftLog) -> None:
         assert voters == [name], "more than one voter is not served yet"

@@ -1,0 +1,86 @@
+"""What the node does by itself, ten times a second: time for due deadlines, removal of expired keys, samples, limits.
+
+Guarantees: each tick does bounded work; no command can observe that expired keys are removed (DBSIZE alone counts them).
+Leaves to the caller: nothing; it runs from ``start`` until ``stop``.
+Reference: Redis ``serverCron`` and its hz of 10.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import perf_counter, time_ns
+from typing import Final
+
+from kvservice.gateway.listener import Listener
+from kvservice.keyspace.expiry import expire_slice
+from kvservice.service import Service
+
+TICK_SECONDS: Final = 0.1
+EXPIRE_KEYS: Final = 200
+"""Keys removed before the clock is looked at: about 0.2 ms."""
+EXPIRE_SECONDS: Final = 0.002
+"""Time for removal in one turn; more follows in the next turns of the loop until all is done."""
+
+
+class Housekeeping:
+    """The ticker of a node."""
+
+    def __init__(self, service: Service, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
+        self._service = service
+        self._listener = listener
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._ticks = 0
+        self.each_tick: list[Callable[[], None]] = []
+        """Further work of a tick: snapshots that are due, memory accounting."""
+
+    def start(self) -> None:
+        """Begin ticking."""
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+
+    def stop(self) -> None:
+        """Tick no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        self._ticks += 1
+        service = self._service
+        machine = service.machine
+        if service.refusal is None and service.stats.is_expiring_actively and not service.holds.is_paused:
+            self._move_time_if_due()
+            self._expire()
+        machine.memory.refresh_shard()
+        service.stats.sample(self._loop.time(), machine.memory.used_bytes)
+        for act in self.each_tick:
+            act()
+        if self._ticks % 10 == 0:
+            self._listener.close_idle(self._loop.time())
+
+    def _move_time_if_due(self) -> None:
+        """Propose an empty entry when a deadline has passed on the wall clock: only the log moves time."""
+        machine = self._service.machine
+        now_ms = time_ns() // 1_000_000
+        for database in machine.databases:
+            due_ms = database.expiry.next_deadline_ms()
+            if due_ms is not None and machine.clock.stamp_ms < due_ms <= now_ms:
+                self._service.move_time()
+                return
+
+    def _expire(self) -> None:
+        """Remove keys whose deadline the log has passed, in slices; the rest in later turns."""
+        service = self._service
+        machine = service.machine
+        started = perf_counter()
+        while True:
+            removed, has_more = expire_slice(
+                machine.databases, machine.clock.stamp_ms, EXPIRE_KEYS, machine.save_before
+            )
+            service.stats.expired_keys += removed
+            if not has_more:
+                return
+            if perf_counter() - started > EXPIRE_SECONDS:
+                self._loop.call_soon(self._expire)
+                return

@@ -1,0 +1,130 @@
+"""From a data directory to a running node: newest valid snapshot, then the log.
+
+Order: lock → snapshots → log → election → replay.
+
+Guarantees: never wrong in silence: damage raises ``Damaged``; an older snapshot stands in for a damaged one only if the
+log reaches back to it. Progress is logged, at most once a second.
+Leaves to the caller: answering LOADING meanwhile (service), and time slices: every step yields to the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from time import perf_counter
+from typing import Final, NamedTuple
+
+from kvservice.config import Config
+from kvservice.keyspace.image import load_chunk
+from kvservice.keyspace.machine import Machine
+from kvservice.logs import Event, Log
+from persistence.disk import Disk
+from persistence.errors import Damaged
+from persistence.snapshot import SnapshotMeta, SnapshotReader, list_snapshots, remove_temporaries
+from persistence.wal import Wal, WalOptions
+from replication.core.log import RaftLog
+from replication.core.raft import Raft
+from replication.node import Node
+from replication.storage import LogEnd, Storage
+
+SLICE_SECONDS: Final = 0.02
+"""Work between two turns of the event loop while loading: LOADING is answered within this."""
+PROGRESS_SECONDS: Final = 1.0
+
+log = Log("recovery")
+
+
+class Recovered(NamedTuple):
+    """What the disk held."""
+
+    wal: Wal
+    storage: Storage
+    end: LogEnd
+    snapshot: SnapshotMeta | None
+
+
+async def open_log(directory: Path, disk: Disk, config: Config, salt: bytes, *, must_exist: bool) -> Wal:
+    """Open the log, in a thread; log what was found."""
+    options = WalOptions(config.fsync, config.fsync_interval_ms, config.wal_segment_bytes)
+    wal, report = await asyncio.to_thread(Wal.open, directory, disk, options, salt=salt, must_exist=must_exist)
+    if report.torn is not None:
+        log.warning(Event.LOG_TAIL_CUT, torn=str(report.torn))
+    log.info(
+        Event.DATA_DIRECTORY_OPENED,
+        segments=report.segments,
+        first_index=report.first_index,
+        last_index=report.last_index,
+        bytes=report.bytes_on_disk,
+    )
+    return wal
+
+
+async def load_snapshot(directory: Path, disk: Disk, machine: Machine, log_first_index: int) -> SnapshotMeta | None:
+    """Load the newest valid snapshot into an empty machine; None if there is none.
+
+    Raises Damaged if every snapshot that the log reaches back to is damaged.
+    """
+    remove_temporaries(directory, disk)
+    damage: Damaged | None = None
+    for file in sorted(list_snapshots(directory, disk), key=lambda file: file.last_index, reverse=True):
+        if damage is not None and log_first_index > file.last_index + 1:
+            break
+        try:
+            return await _load(file.path, disk, machine)
+        except Damaged as error:
+            log.error(Event.DAMAGE_FOUND, file=str(file.path), error=str(error))
+            damage = error
+            for database in machine.databases:
+                database.clear()
+    if damage is not None and log_first_index > 1:
+        raise damage
+    return None
+
+
+async def _load(path: Path, disk: Disk, machine: Machine) -> SnapshotMeta:
+    started = perf_counter()
+    with SnapshotReader.open(path, disk) as reader:
+        meta = reader.meta
+        turn = shown = started
+        for chunk in reader.chunks():
+            load_chunk(machine.databases, chunk)
+            now = perf_counter()
+            if now - turn > SLICE_SECONDS:
+                await asyncio.sleep(0)
+                turn = perf_counter()
+            if now - shown > PROGRESS_SECONDS:
+                shown = now
+                log.info(Event.REPLAY_PROGRESS, snapshot=path.name, keys=_keys(machine))
+    machine.begin_entry(meta.last_index, meta.last_term, meta.stamp_ms)
+    machine.end_entry()
+    seconds = round(perf_counter() - started, 3)
+    log.info(Event.SNAPSHOT_LOADED, index=meta.last_index, keys=_keys(machine), seconds=seconds)
+    return meta
+
+
+def _keys(machine: Machine) -> int:
+    return sum(database.key_count for database in machine.databases)
+
+
+def new_raft(name: str, end: LogEnd, applied: int) -> Raft:
+    """Return the consensus core of a cluster of one voter as the disk left it."""
+    return Raft(name, [name], end.hard_state, RaftLog(end.last_index, end.last_term, applied))
+
+
+async def replay(node: Node) -> None:
+    """Apply what the log holds behind the snapshot; returns when the node leads and has applied it."""
+    total = node.replay_remaining
+    if total:
+        log.info(Event.REPLAY_STARTED, entries=total)
+    started = shown = perf_counter()
+    while not node.is_replayed or not node.is_leader or node.applied_index < node.commit_index:
+        deadline = perf_counter() + SLICE_SECONDS
+        node.replay_some(lambda: perf_counter() > deadline)  # noqa: B023 - called before the loop goes on
+        now = perf_counter()
+        if now - shown > PROGRESS_SECONDS:
+            shown = now
+            done = total - node.replay_remaining
+            log.info(Event.REPLAY_PROGRESS, entries_done=done, entries=total, seconds=round(now - started, 1))
+        await asyncio.sleep(0 if not node.is_replayed else 0.001)
+    if total:
+        log.info(Event.REPLAY_FINISHED, entries=total, seconds=round(perf_counter() - started, 3))

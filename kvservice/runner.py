@@ -1,0 +1,126 @@
+"""Runs calls on the machine and answers them: reads at once, committed entries through ``apply``.
+
+Guarantees: a session is answered in the order of its commands; what the calls cost is counted once a group.
+Leaves to the caller: admission (kvservice/admission) and order in the log (replication/node).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter_ns, time_ns
+
+from kvservice.batch import Batch, Call
+from kvservice.commands.reply import Reply
+from kvservice.keyspace.machine import Machine
+from kvservice.session import Session
+from kvservice.stats import Stats
+from replication.core.messages import Entry
+
+ONE_BY_ONE_BELOW_US = 1000
+"""Below this slow-log threshold every command is timed alone; else only those that are not O(1)."""
+
+
+class Runner:
+    """The replicated state machine as the node sees it, with measuring and answering."""
+
+    def __init__(self, machine: Machine, stats: Stats, release: Callable[[Session], None]) -> None:
+        self.machine = machine
+        self.stats = stats
+        self._release = release
+        """Told a session that was held until its pending writes were answered."""
+        self.slow_threshold_us = 10_000
+        """Commands that take as long go to the slow log; negative = none."""
+        self.touch: Callable[[Call], None] | None = None
+        """Told every call that ran, when an eviction policy needs to know what was used."""
+
+    @property
+    def stamp_ms(self) -> int:
+        """Stamp of the last applied entry in ms."""
+        return self.machine.clock.stamp_ms
+
+    def read(self, call: Call) -> list[Reply]:
+        """Run a call of reads on the applied state; fewer replies than commands if time has to move first."""
+        machine = self.machine
+        machine.begin_read(time_ns() // 1_000_000)
+        return self._run(call)
+
+    def apply(self, entry: Entry, batch: object | None) -> None:
+        """Apply a committed entry and answer those who wait for it."""
+        machine = self.machine
+        machine.begin_entry(entry.index, entry.term, entry.stamp_ms)
+        if batch is None:
+            if entry.payload:
+                machine.replay(entry.payload)
+            machine.end_entry()
+            return
+        assert isinstance(batch, Batch)
+        released: list[Session] = []
+        for call in batch.calls:
+            replies = self._run(call)
+            session = call.session
+            session.pending -= 1
+            session.deliver(replies)
+            if session.held and not session.pending:
+                released.append(session)
+        machine.end_entry()
+        for session in released:
+            self._release(session)
+
+    def _run(self, call: Call) -> list[Reply]:
+        row = call.row
+        count = len(call.commands)
+        started_ns = perf_counter_ns()
+        if count > 1 and (row is None or not row.is_fast or self.slow_threshold_us < ONE_BY_ONE_BELOW_US):
+            return self._run_one_by_one(call)
+        replies = self.machine.execute(call.db, call.rows, call.commands)
+        ended_ns = perf_counter_ns()
+        stats = self.stats
+        if row is None:
+            row = call.rows[0]
+        spent_ns = ended_ns - started_ns
+        stats.executed(row, count, spent_ns)
+        stats.answered(row, count, (ended_ns - call.arrived_ns) // 1000)
+        if spent_ns // count // 1000 >= self.slow_threshold_us >= 0:
+            stats.slowlog.note(call.commands[0], spent_ns // count // 1000, call.session)
+        self._after(call)
+        return replies
+
+    def _run_one_by_one(self, call: Call) -> list[Reply]:
+        """Run a group whose commands differ, or may be slow, and time those that are not O(1) alone."""
+        stats = self.stats
+        machine = self.machine
+        replies: list[Reply] = []
+        rows, commands = call.rows, call.commands
+        position, count = 0, len(commands)
+        is_timing_all = self.slow_threshold_us < ONE_BY_ONE_BELOW_US
+        while position < count:
+            end = position + 1
+            if rows[position].is_fast and not is_timing_all:
+                while end < count and rows[end].is_fast:
+                    end += 1
+            started_ns = perf_counter_ns()
+            got = machine.execute(call.db, rows[position:end], commands[position:end])
+            spent_ns = perf_counter_ns() - started_ns
+            replies += got
+            share_ns = spent_ns // (end - position)
+            latency_us = (started_ns + spent_ns - call.arrived_ns) // 1000
+            for at in range(position, position + len(got)):
+                row = rows[at]
+                stats.executed(row, 1, share_ns)
+                stats.answered(row, 1, latency_us)
+            if share_ns // 1000 >= self.slow_threshold_us >= 0:
+                stats.slowlog.note(commands[position], share_ns // 1000, call.session)
+            if len(got) < end - position:
+                break
+            position = end
+        self._after(call)
+        return replies
+
+    def _after(self, call: Call) -> None:
+        failures = self.machine.failures
+        if failures:
+            for row, error in failures:
+                self.stats.failed(row, error)
+            failures.clear()
+        if self.touch is not None:
+            self.touch(call)

@@ -1,0 +1,328 @@
+"""The service: takes commands of any caller, refuses, runs or proposes them, and keeps each caller's order.
+
+Path of a command: ``submit`` → admission → a read of a caller with nothing pending runs at once; writes of all callers
+of one event-loop turn become one entry of the log; a read behind a write rides with the entry and is not stored; a
+server command waits until nothing of its caller is pending. Replies leave through ``Session.deliver``, in order.
+
+Guarantees: one write path; no task, future or lock for a command.
+Leaves to the caller: parsing and encoding (gateway, api), assembling (kvservice/server).
+Reference: Raft thesis, section 6.4 (linearizable reads; one voter needs no round).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain
+from operator import itemgetter
+from secrets import token_hex
+from time import perf_counter_ns, time
+
+from kvservice.admission import REFUSED, refusal, unknown_command
+from kvservice.batch import Batch, Call
+from kvservice.commands.ports import SnapshotsPort, WalStatsPort
+from kvservice.commands.reply import ErrorReply, Pending, Reply
+from kvservice.commands.table import Args, Command, CommandTable
+from kvservice.config import Config
+from kvservice.errors import Loading, OutOfMemory, RedanError, ShuttingDown
+from kvservice.gateway.resp import encode_commands
+from kvservice.holds import Holds
+from kvservice.keyspace.machine import InternalError, Machine
+from kvservice.runner import Runner
+from kvservice.session import Session
+from kvservice.stats import Stats
+from replication.core.messages import EntryKind
+from replication.errors import ReplicationError
+from replication.node import Node
+
+NAME_OF = itemgetter(0)
+
+
+class ServerCall:
+    """One command of the server plane: who asks, and of what node."""
+
+    __slots__ = ("ends_session", "service", "session")
+
+    def __init__(self, service: Service, session: Session) -> None:
+        self.service = service
+        self.session = session
+        self.ends_session = False
+
+
+class Service:
+    """What a node does for its callers."""
+
+    node: Node
+    snapshots: SnapshotsPort
+    wal_stats: WalStatsPort
+
+    def __init__(
+        self,
+        config: Config,
+        table: CommandTable,
+        machine: Machine,
+        stats: Stats,
+        call_soon: Callable[[Callable[[], None]], object],
+        call_later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self.config = config
+        self.table = table
+        self.machine = machine
+        self.stats = stats
+        self.sessions: dict[int, Session] = {}
+        self.started_s = time()
+        self.run_id = token_hex(20)
+        self.runner = Runner(machine, stats, self.release)
+        self.refusal: RedanError | None = Loading()
+        """Why data commands are refused now: loading or draining; None when serving."""
+        self.holds = Holds(self.release, call_later)
+        self.start_save: Callable[[], Pending] = Pending
+        self.begin_shutdown: Callable[[], None] = lambda: None
+        self.on_config_changed: list[Callable[[frozenset[str]], None]] = []
+        self.make_room: Callable[[], bool] = lambda: True
+        """Evicts what maxmemory demands; False if a write that needs memory must be refused."""
+        self._call_soon = call_soon
+        self._call_later = call_later
+        self._by_name = table.by_name
+        self._open: Batch | None = None
+        """The batch of this turn."""
+        self._last = Batch()
+        """The batch proposed or opened last: what reads of a caller with pending writes ride on."""
+        self._last_session_id = 0
+        self.config_changed(frozenset())
+
+    # -- sessions and settings ----------------------------------------------------------------------------------------
+
+    def next_session_id(self) -> int:
+        """Return a new session's id; ids only grow."""
+        self._last_session_id += 1
+        return self._last_session_id
+
+    def config_changed(self, fields: frozenset[str]) -> None:
+        """Take over settings that have another value now."""
+        config = self.config
+        self._key_bytes_max = config.key_bytes_max
+        self._maxmemory = config.maxmemory
+        self.runner.slow_threshold_us = config.slowlog_log_slower_than
+        for listener in self.on_config_changed:
+            listener(fields)
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        """Call ``act`` once on the event loop, later."""
+        self._call_later(seconds, act)
+
+    def pause(self, until_ms: int, writes_only: bool) -> None:
+        """Hold commands, or writes only, of all sessions until a wall-clock time in ms; never shorten a hold."""
+        self.holds.pause(until_ms, writes_only)
+
+    def unpause(self) -> None:
+        """Let held commands go."""
+        self.holds.unpause()
+
+    def save(self) -> Pending:
+        """Start a snapshot; the reply is OK or the error. Raises RequestError while one is being written."""
+        return self.start_save()
+
+    def shutdown(self) -> None:
+        """Begin an orderly stop."""
+        self.begin_shutdown()
+
+    def drain(self) -> None:
+        """Refuse data commands from now on; what runs is finished."""
+        self.refusal = ShuttingDown()
+
+    # -- submitting ---------------------------------------------------------------------------------------------------
+
+    def submit(self, session: Session, commands: list[Args], raw: bytes | None) -> None:
+        """Take commands of one caller, in order; hot.
+
+        ``commands`` is not empty and none of them is; ``raw`` is their RESP if it is at hand in one piece.
+        """
+        if session.held:
+            session.backlog.append(commands)
+            return
+        arrived_ns = perf_counter_ns()
+        session.commands += len(commands)
+        args = commands[0]
+        row = self._by_name.get(args[0])
+        if (
+            row is None
+            or not row.is_data
+            or not row.arity_min <= len(args) <= row.arity_max
+            or self.refusal is not None
+            or self.holds.is_paused
+            or not session.authenticated
+            or (len(commands) > 1 and not _are_alike(commands))
+            or (self._maxmemory and row.deny_oom)
+        ):
+            self._submit_mixed(session, commands, arrived_ns)
+            return
+        limit = self._key_bytes_max
+        if (raw is None or len(raw) > limit) and max(map(len, chain.from_iterable(commands))) > limit:
+            self._submit_mixed(session, commands, arrived_ns)
+            return
+        call = Call(session, session.db, [row] * len(commands), commands, arrived_ns, row)
+        if row.is_write:
+            self._enqueue(call, raw if raw is not None else encode_commands(commands))
+        else:
+            self._read(call)
+
+    def release(self, session: Session) -> None:
+        """Let a session's held commands go, until one of them holds it again."""
+        session.held = False
+        backlog = session.backlog
+        while backlog and not session.held and not session.is_closed:
+            self.submit(session, backlog.popleft(), None)
+
+    def _submit_mixed(self, session: Session, commands: list[Args], arrived_ns: int) -> None:
+        """Take commands one by one: whatever is not a plain group of one data command."""
+        rows: list[Command] = []
+        group: list[Args] = []
+        for position, args in enumerate(commands):
+            row, args = self._admit(session, args)
+            if row is not REFUSED and self.holds.is_paused and self.holds.holds(row):
+                self._dispatch(session, rows, group, arrived_ns)
+                self._hold(session, commands[position:])
+                self.holds.add(session)
+                return
+            if row.is_data:
+                rows.append(row)
+                group.append(args)
+                continue
+            self._dispatch(session, rows, group, arrived_ns)
+            rows, group = [], []
+            if session.pending:
+                self._hold(session, commands[position:])
+                return
+            session.last_command = row.name
+            if not self._run_server_command(session, row, args, arrived_ns):
+                if rest := commands[position + 1 :]:
+                    session.backlog.appendleft(rest)
+                return
+        self._dispatch(session, rows, group, arrived_ns)
+
+    def _admit(self, session: Session, args: Args) -> tuple[Command, Args]:
+        """Return the row and arguments to run: those of the command, or of its refusal."""
+        row = self.table.find(args[0])
+        error: RedanError | None
+        if row is None:
+            error = unknown_command(args)
+        else:
+            error = refusal(row, args, session, self.refusal, self._key_bytes_max)
+            if error is None and row.deny_oom and self._maxmemory and not self.make_room():
+                error = OutOfMemory()
+        if error is None:
+            assert row is not None
+            return row, args
+        self.stats.rejected(row, error)
+        return REFUSED, [ErrorReply(error)]  # type: ignore[list-item]  # the one argument of REFUSED
+
+    def _hold(self, session: Session, commands: list[Args]) -> None:
+        session.held = True
+        session.backlog.appendleft(commands)
+
+    def _dispatch(self, session: Session, rows: list[Command], group: list[Args], arrived_ns: int) -> None:
+        """Run or propose admitted data commands, refused ones among them."""
+        if not group:
+            return
+        session.last_command = rows[-1].name
+        call = Call(session, session.db, rows, group, arrived_ns, rows[0] if len(rows) == 1 else None)
+        writes = [args for row, args in zip(rows, group, strict=True) if row.is_write]
+        if writes:
+            self._enqueue(call, encode_commands(writes))
+        else:
+            self._read(call)
+
+    def _run_server_command(self, session: Session, row: Command, args: Args, arrived_ns: int) -> bool:
+        """Run a command of the server plane; False if the session's next commands have to wait or it ends."""
+        call = ServerCall(self, session)
+        started_ns = perf_counter_ns()
+        reply: Reply | Pending
+        try:
+            reply = row.run(call, args)
+        except RedanError as error:
+            self.stats.failed(row, error)
+            reply = ErrorReply(error)
+        except Exception as error:
+            self.machine.on_defect(row, error)
+            reply = ErrorReply(InternalError(f"internal error in '{row.name}': {type(error).__name__}"))
+        ended_ns = perf_counter_ns()
+        self.stats.executed(row, 1, ended_ns - started_ns)
+        self.stats.answered(row, 1, (ended_ns - arrived_ns) // 1000)
+        if isinstance(reply, Pending):
+            session.held = True
+            reply.then(lambda late: self._resolved(call, late))
+            return not session.held and not session.is_closed
+        return self._answer(call, reply)
+
+    def _answer(self, call: ServerCall, reply: Reply) -> bool:
+        call.session.deliver([reply])
+        if call.ends_session:
+            call.session.close(after_replies=True)
+            return False
+        return True
+
+    def _resolved(self, call: ServerCall, reply: Reply) -> None:
+        session = call.session
+        if not session.is_closed and self._answer(call, reply):
+            self._call_soon(lambda: self.release(session))
+
+    # -- reading and proposing ----------------------------------------------------------------------------------------
+
+    def _read(self, call: Call) -> None:
+        """Answer reads now, or behind the caller's pending writes."""
+        session = call.session
+        if session.pending:
+            session.pending += 1
+            self._last.calls.append(call)
+            return
+        replies = self.runner.read(call)
+        answered = len(replies)
+        if answered:
+            session.deliver(replies)
+        if answered < len(call.commands):
+            rest = call._replace(rows=call.rows[answered:], commands=call.commands[answered:])
+            self._enqueue(rest, b"")
+
+    def _enqueue(self, call: Call, payload: bytes) -> None:
+        """Put a call into this turn's batch; an empty payload only asks for time to move."""
+        batch = self._open
+        if batch is None:
+            batch = self._open = self._last = Batch()
+            self._call_soon(self.flush)
+        if payload:
+            if call.db != batch.db:
+                batch.payload.append(b"*2\r\n$6\r\nSELECT\r\n$%d\r\n%d\r\n" % (len(str(call.db)), call.db))
+                batch.db = call.db
+            batch.payload.append(payload)
+        call.session.pending += 1
+        batch.calls.append(call)
+
+    def move_time(self) -> None:
+        """Propose an entry that only carries a new stamp, unless this turn brings one anyway."""
+        if self._open is None:
+            self._open = self._last = Batch()
+            self._call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Propose this turn's batch."""
+        batch = self._open
+        if batch is None:
+            return
+        self._open = None
+        payload = b"".join(batch.payload)
+        try:
+            self.node.propose(EntryKind.COMMANDS if payload else EntryKind.NOOP, payload, batch)
+        except ReplicationError:
+            self._refuse(batch)
+
+    def _refuse(self, batch: Batch) -> None:
+        """Answer a batch that was not proposed: nothing of it was applied."""
+        error = ErrorReply(self.refusal or ShuttingDown())
+        for call in batch.calls:
+            call.session.pending -= 1
+            call.session.deliver([error] * len(call.commands))
+
+
+def _are_alike(commands: list[Args]) -> bool:
+    """Tell whether all commands have the same name and number of arguments; C speed."""
+    return len(set(map(NAME_OF, commands))) == 1 and len(set(map(len, commands))) == 1
