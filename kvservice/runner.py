@@ -70,7 +70,7 @@ class Runner:
         row = call.row
         count = len(call.commands)
         started_ns = perf_counter_ns()
-        if count > 1 and (row is None or not row.is_fast or self.slow_threshold_us < ONE_BY_ONE_BELOW_US):
+        if count > 1 and (row is None or not row.is_quick or self.slow_threshold_us < ONE_BY_ONE_BELOW_US):
             return self._run_one_by_one(call)
         replies = self.machine.execute(call.db, call.rows, call.commands)
         ended_ns = perf_counter_ns()
@@ -95,8 +95,8 @@ class Runner:
         is_timing_all = self.slow_threshold_us < ONE_BY_ONE_BELOW_US
         while position < count:
             end = position + 1
-            if rows[position].is_fast and not is_timing_all:
-                while end < count and rows[end].is_fast:
+            if rows[position].is_quick and not is_timing_all:
+                while end < count and rows[end].is_quick:
                     end += 1
             started_ns = perf_counter_ns()
             got = machine.execute(call.db, rows[position:end], commands[position:end])
