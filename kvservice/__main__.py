@@ -1,7 +1,7 @@
 """The entry point of `redan` and of `python -m kvservice`.
 
-Guarantees: `redan serve` starts without typer and rich, which cost a fifth of a second; every other command goes to
-    kvservice.cli. Exit codes: 0 clean, 1 failure, 2 usage or settings, 3 data directory damaged or in use.
+Guarantees: `redan serve` starts without typer, which costs 0.05 s and 4 MB; every other command goes to kvservice.cli.
+    Exit codes: 0 clean, 1 failure, 2 usage or settings, 3 data directory damaged or in use.
 """
 
 import os

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from kvservice.cli_settings import (
     EXIT_CLEAN,
@@ -47,10 +45,6 @@ def run_command(arguments: Sequence[str]) -> int:
         code = app(args=list(arguments), prog_name="redan", standalone_mode=True)
     except SystemExit as stopped:
         code = stopped.code
-    except BrokenPipeError:
-        # Whatever is still buffered has no reader; without this the interpreter complains at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_CLEAN
     return code if isinstance(code, int) else EXIT_CLEAN
 
 
@@ -94,12 +88,9 @@ def verify(directory: DataDirectory) -> None:
     except DiskFailed as error:
         print(f"redan: {error}", file=sys.stderr)
         raise typer.Exit(EXIT_FAILURE) from error
-    table = Table(box=None, pad_edge=False)
-    for heading in ("file", "state", "detail"):
-        table.add_column(heading, overflow="fold")
+    columns = max(len(finding.file) for finding in report.findings)
     for finding in report.findings:
-        table.add_row(*finding)
-    Console(soft_wrap=True, highlight=False, markup=False).print(table)
+        print(f"{finding.file:<{columns}}  {finding.state:<9}  {finding.detail}")
     if not report.is_sound:
         print("redan: the data directory is damaged", file=sys.stderr)
         raise typer.Exit(EXIT_DATA_DIRECTORY)
@@ -128,6 +119,10 @@ def log(
             if entry.index >= first_index:
                 for line in write(entry.kind, entry.index, entry.term, entry.stamp_ms, entry.payload):
                     print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `| head` has seen enough. What is still buffered has no reader, and the interpreter would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except StorageError as error:
         sys.stdout.flush()
         print(f"redan: {error}", file=sys.stderr)

@@ -2,8 +2,8 @@
 
 Guarantees: there is one flag for each setting, and its help is the setting's own documentation, so that
     `redan serve --help` is the reference; usage and settings that are refused end with exit code 2 and one line each.
-Leaves to the caller: all other commands (kvservice.cli). They import typer and rich, which a server does not need: this
-    module stands apart from them so that a start does not pay for them.
+Leaves to the caller: all other commands (kvservice.cli). They import typer, which a server does not need: this module
+    stands apart so that neither its start nor its memory pays for it.
 """
 
 import argparse
