@@ -77,6 +77,10 @@ def get(call: ServerCall, args: Args) -> Reply:
     values = current_settings(call.service)
     found: dict[Reply, Reply] = {}
     for pattern in args[2:]:
+        plain = pattern.lower().decode("utf-8", "surrogateescape")
+        if plain in values:
+            found[pattern] = _encode(values[plain])  # spelled as the client did, which looks for it like that
+            continue
         matches = matcher(pattern.lower())
         found |= {name.encode(): _encode(value) for name, value in values.items() if matches(name.encode())}
     return found

@@ -13,7 +13,7 @@ from typing import Final
 
 from kvservice.commands.containers import help_reply, server_row
 from kvservice.commands.ports import ServerCall, ServerHandler
-from kvservice.commands.reply import OK, Pending, PushReply, Reply, SetReply, Verbatim
+from kvservice.commands.reply import OK, Pending, Reply, SetReply, Verbatim
 from kvservice.commands.table import Args
 from kvservice.errors import RequestError
 from kvservice.session import Session
@@ -26,7 +26,7 @@ _NUMBER: Final = re.compile(rb"\s*\d*\.?\d*")
 HELP: Final = """
 PROTOCOL <type>
     Return a reply of a type: string, integer, double, null, array, set, map,
-    push, verbatim, true, false.
+    verbatim, true, false.
 SET-ACTIVE-EXPIRE <0|1>
     Stop removing expired keys before they are read, or do it again.
 SLEEP <seconds>
@@ -82,11 +82,9 @@ def set_active_expire(call: ServerCall, args: Args) -> Reply:
     return OK
 
 
-def protocol(call: ServerCall, args: Args) -> Reply:
+def protocol(_call: ServerCall, args: Args) -> Reply:
     """Answer a reply of a type, for tests of clients."""
     name = args[2].lower()
-    if name == b"push" and call.session.protocol < 3:
-        raise RequestError("RESP2 is not supported by this command")
     if name == b"map":
         return {0: False, 1: True, 2: False}
     if name in _SAMPLES:
@@ -106,7 +104,6 @@ _SAMPLES: Final[dict[bytes, Reply]] = {
     b"null": None,
     b"array": [0, 1, 2],
     b"set": SetReply([0, 1, 2]),
-    b"push": PushReply([b"server-cpu-usage", 42]),
     b"verbatim": Verbatim(b"This is a verbatim\nstring"),
     b"true": True,
     b"false": False,

@@ -52,7 +52,9 @@ def _ordered(words: frozenset[str], order: tuple[str, ...]) -> list[str]:
 
 def details(row: Command) -> Reply:
     """Return COMMAND INFO's ten fields of a row."""
-    shown = row.flags | {"movablekeys"} if row.find_keys is not None else row.flags
+    # Where a container's keys are depends on the subcommand, and that has a row of its own.
+    moves = row.find_keys is not None and not row.subcommands
+    shown = row.flags | {"movablekeys"} if moves else row.flags
     categories = [f"@{category}" for category in _ordered(row.categories, CATEGORY_ORDER)]
     return [
         row.name.encode(),

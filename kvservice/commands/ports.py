@@ -89,10 +89,6 @@ class WalStatsPort(Protocol):
     def bytes_on_disk(self) -> int:
         """Size of all segments."""
 
-    @property
-    def fsync_count(self) -> int:
-        """Syncs since start."""
-
 
 class SnapshotsPort(Protocol):
     """Snapshots of this node."""

@@ -132,7 +132,9 @@ ROWS: Final = [
     _row("save", save, 1, f"{_SAVING} no_multi", "1.0.0", "Takes a snapshot and waits for it."),
     _row("bgsave", bgsave, -1, _SAVING, "1.0.0", "Takes a snapshot."),
     _row("bgrewriteaof", bgrewriteaof, 1, _SAVING, "1.0.0", "Takes a snapshot, after which the log is cut."),
-    server_row("lastsave", lastsave, 1, "loading stale fast", "admin dangerous", "1.0.0", "Returns the last save's time."),
+    server_row(
+        "lastsave", lastsave, 1, "loading stale fast", "admin dangerous", "1.0.0", "Returns the time of the last save."
+    ),
     _row("shutdown", shutdown, -1, "admin noscript loading stale no_multi allow_busy", "1.0.0", "Stops the node."),
     server_row("role", role, 1, "noscript loading stale fast", "admin dangerous", "2.8.12", "Returns the node's role."),
     server_row("wait", wait, 3, "noscript", "connection", "3.0.0", "Waits for other members.", group="generic"),

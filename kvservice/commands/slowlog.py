@@ -31,7 +31,8 @@ RESET
 def get(call: ServerCall, args: Args) -> Reply:
     """Answer the newest entries."""
     if len(args) > 3:
-        raise RequestError("unknown subcommand or wrong number of arguments for 'get'. Try SLOWLOG HELP.")
+        word = args[1].decode("utf-8", "surrogateescape")
+        raise RequestError(f"unknown subcommand or wrong number of arguments for '{word}'. Try SLOWLOG HELP.")
     refusal = "count should be greater than or equal to -1"
     count = integer(args[2], refusal) if len(args) == 3 else COUNT_DEFAULT
     if count < -1:
