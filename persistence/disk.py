@@ -228,6 +228,10 @@ class RealDisk:
             os.replace(source, target)
         except OSError as error:
             raise self._failed("rename", str(target), error) from error
+        # An error on an open file must name it as an operator finds it.
+        for handle, name in list(self._names.items()):
+            if name == str(source):
+                self._names[handle] = str(target)
 
     def unlink(self, path: Path) -> None:
         """Remove a name."""

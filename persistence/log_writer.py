@@ -46,7 +46,7 @@ from persistence.record import (
     frame_key,
     padded,
 )
-from persistence.recovery import TornTail, is_unborn, read_end, repair_tail
+from persistence.recovery import TornTail, is_unborn, read_end, repair_tail, rewrite_tail
 from persistence.segment import (
     HEADER_BYTES,
     SegmentFile,
@@ -218,8 +218,12 @@ class LogWriter:
     def _continue(self) -> tuple[str, TornTail | None]:
         """Read the end of the log, repair it, and go on there. Returns the case and what was cut."""
         disk = self._disk
-        segments, header, tail = read_end(self.directory, disk, self._salt)
-        if tail.case == "F":
+        segments, header, tail, left = read_end(self.directory, disk, self._salt)
+        if left is not None:
+            # The order of a switch: the old segment's end is durable before the new one has its name.
+            handle = disk.open(segments[-2].path, "write")
+            rewrite_tail(disk, handle, left)
+            disk.close(handle)
             path = segment_path(self.directory, header.sequence, header.first_index)
             disk.rename(segments[-1].path, path)
             segments[-1] = segments[-1]._replace(path=path)

@@ -7,12 +7,12 @@ tells them apart is that each frame says up to where the log was durable when it
 Guarantees:
 - Bytes that were known durable are never cut: every such place raises `Damaged` with file, offset and what to do.
 - A cut is durable before the log is written again, and running recovery again after a crash in it gives the same log.
-- After `recover` returned, all that it found in the last segment is durable. The tail is written anew for that: after a
-  failed fsync the page cache can hold bytes that the disk does not have, and reading alone would not notice.
+- After a log was opened, all that was found in it is durable. The tail is written anew for that: after a failed fsync
+  the page cache can hold bytes that the disk does not have, and reading alone would not notice.
 Leaves to the caller: whether the first segment reaches back to its snapshot, logging the report, and checking the
 segments before the last, which `chain_frames` does while they are read for replay.
 
-Order: names → header of each segment → frames of the last segment → tail decision → prepared leftovers → cut.
+Order: names → frames of the last segment → tail decision → end of an interrupted switch → cut → leftovers.
 
 Decision. X is the first offset of a segment where no whole frame continues the chain; "rest" is from X to the end of
 the file. A file that is shorter than its capacity is a tail cut off by someone else: the same rules hold for what is
@@ -216,8 +216,20 @@ def read_tail(disk: Disk, handle: int, path: Path, header: SegmentHeader) -> Tai
     return Tail(case, reader.offset, reader.crc, reader.synced, last_kind, last_index, newest, torn)
 
 
-def read_end(directory: Path, disk: Disk, salt: bytes | None) -> tuple[list[SegmentFile], SegmentHeader, Tail]:
-    """Find the segments, and how the last of them ends. In case F the last one still has its prepared name.
+class LogEnd(NamedTuple):
+    """The segments and how the last of them ends. In case F that is the prepared one, under its prepared name.
+
+    left: in case F the tail of the segment before it, whose last frame may be in the page cache only; else None.
+    """
+
+    segments: list[SegmentFile]
+    header: SegmentHeader
+    tail: Tail
+    left: Tail | None
+
+
+def read_end(directory: Path, disk: Disk, salt: bytes | None) -> LogEnd:
+    """Find the segments and decide how the log ends.
 
     Changes nothing. Raises `Damaged`, `DiskFailed`; there must be a segment.
     """
@@ -225,7 +237,7 @@ def read_end(directory: Path, disk: Disk, salt: bytes | None) -> tuple[list[Segm
     last = segments[-1]
     header, tail = _read_closed(disk, last, salt)
     if tail.case != "G":
-        return segments, header, tail
+        return LogEnd(segments, header, tail, None)
     follower = SegmentFile(prepared_path(directory, last.sequence + 1), last.sequence + 1, tail.last_index + 1)
     if follower.path not in prepared:
         raise Damaged(
@@ -233,7 +245,7 @@ def read_end(directory: Path, disk: Disk, salt: bytes | None) -> tuple[list[Segm
         )
     follower_header, follower_tail = _read_closed(disk, follower, salt)
     check_link(follower, follower_header, tail.crc)
-    return [*segments, follower], follower_header, follower_tail._replace(case="F")
+    return LogEnd([*segments, follower], follower_header, follower_tail._replace(case="F"), tail)
 
 
 def _read_closed(disk: Disk, segment: SegmentFile, salt: bytes | None) -> tuple[SegmentHeader, Tail]:
@@ -262,6 +274,11 @@ def repair_tail(disk: Disk, handle: int, header: SegmentHeader, tail: Tail) -> N
     size = disk.size(handle)
     if size < header.capacity:
         write_zeros(disk, handle, size, header.capacity)
+    rewrite_tail(disk, handle, tail)
+
+
+def rewrite_tail(disk: Disk, handle: int, tail: Tail) -> None:
+    """Write the frames that no later frame says to be durable once more, and sync."""
     for offset in range(tail.synced, tail.offset, REWRITE_SLICE_BYTES):
         count = min(REWRITE_SLICE_BYTES, tail.offset - offset)
         disk.pwritev(handle, (disk.pread(handle, count, offset),), offset)

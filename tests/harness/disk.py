@@ -216,6 +216,9 @@ class FaultyDisk:
             if source not in self._names:
                 raise DiskFailed("rename", str(target), 2)
             self._change_names(target.parent, {source: None, target: self._names[source]})
+            for handle, (path, file) in self._handles.items():
+                if path == source:
+                    self._handles[handle] = target, file
 
     def unlink(self, path: Path) -> None:
         with self._lock, _Changing(self, "unlink", str(path)):
