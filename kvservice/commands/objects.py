@@ -83,9 +83,9 @@ REFCOUNT <key>
 KEY_AT_2: Final = KeySpec(2, 2, 1)
 
 
-def _subcommand(name: str, run: Handler, summary: str) -> Command:
+def _subcommand(name: str, run: Handler, summary: str, since: str = "2.2.3") -> Command:
     return server_row(
-        f"object|{name}", run, 3, "readonly", "keyspace", "2.2.3", summary,
+        f"object|{name}", run, 3, "readonly", "keyspace", since, summary,
         group="generic", keys=KEY_AT_2, plane=Plane.DATA,
     )  # fmt: skip
 
@@ -94,7 +94,7 @@ _CONTAINER = container(
     "object",
     [
         _subcommand("encoding", encoding, "Names the inner form of a value."),
-        _subcommand("freq", frequency, "Tells how often a key is used."),
+        _subcommand("freq", frequency, "Tells how often a key is used.", "4.0.0"),
         _subcommand("idletime", idle_seconds, "Tells how long ago a key was used."),
         _subcommand("refcount", reference_count, "Counts the references to a value."),
     ],

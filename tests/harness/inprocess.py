@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import random
 
-from kvservice.commands import bitfield, bits, counters, dump, expire, keys, lcs, objects, scan, strings
 from kvservice.commands.context import Context
+from kvservice.commands.registry import TABLE
 from kvservice.commands.reply import OK, ErrorReply, Reply
 from kvservice.commands.table import Args, CommandTable, Plane
 from kvservice.errors import RedanError, RequestError
 from kvservice.keyspace.database import Clock, Database
 from tests.harness.resp2 import encode_reply
 
-TABLE = CommandTable(
-    row for family in (strings, counters, lcs, bits, bitfield, keys, expire, scan, dump, objects) for row in family.ROWS
-)
 DATABASES = 16
 START_MS = 1_700_000_000_000
 

@@ -1,4 +1,4 @@
-"""RESP2 for tests, written apart from the gateway so that the two check each other.
+"""RESP2 as a client sees it, for tests.
 
 Layout: replies are kept as their raw bytes, one ``bytes`` a reply, so that comparing them misses nothing.
 Reference: Redis serialization protocol specification, version 2.
@@ -6,7 +6,8 @@ Reference: Redis serialization protocol specification, version 2.
 
 from __future__ import annotations
 
-from kvservice.commands.reply import ErrorReply, NullArray, Reply, Status, Verbatim
+from kvservice.commands.reply import Reply
+from kvservice.gateway.resp import encode_resp2
 
 CRLF = b"\r\n"
 
@@ -21,31 +22,8 @@ def encode_command(args: list[bytes]) -> bytes:
 
 
 def encode_reply(reply: Reply) -> bytes:
-    """Return a reply as Redis writes it on a RESP2 connection."""
-    if isinstance(reply, bool):
-        return b":%d\r\n" % reply
-    if isinstance(reply, bytes):
-        return b"$%d\r\n%b\r\n" % (len(reply), reply)
-    if isinstance(reply, int):
-        return b":%d\r\n" % reply
-    if isinstance(reply, float):
-        return encode_reply(repr(reply).encode())
-    if isinstance(reply, Status):
-        return b"+" + reply.text + CRLF
-    if isinstance(reply, ErrorReply):
-        return b"-" + reply.text + CRLF
-    if isinstance(reply, Verbatim):
-        return encode_reply(reply.text)
-    if isinstance(reply, NullArray):
-        return b"*-1\r\n"
-    if isinstance(reply, list):
-        return b"*%d\r\n" % len(reply) + b"".join(map(encode_reply, reply))
-    if isinstance(reply, dict):
-        return b"*%d\r\n" % (2 * len(reply)) + b"".join(
-            encode_reply(key) + encode_reply(value) for key, value in reply.items()
-        )
-    assert reply is None
-    return b"$-1\r\n"
+    """Return one reply as the gateway writes it on a RESP2 connection."""
+    return encode_resp2([reply])
 
 
 def end_of_reply(stream: bytes | bytearray, start: int) -> int:

@@ -224,7 +224,8 @@ GENERIC: dict[str, Words] = {
     "flushall": maybe(word(b"SYNC", b"ASYNC", b"NOW")),
     "swapdb": sequence(DATABASE, DATABASE),
 }  # fmt: skip
-ARGUMENTS: dict[str, Words] = STRINGS | BITS | GENERIC
+CONNECTION: dict[str, Words] = {"ping": maybe(TEXT), "echo": sequence(TEXT), "time": NOTHING}
+ARGUMENTS: dict[str, Words] = STRINGS | BITS | GENERIC | CONNECTION
 
 
 def _damaged(command: list[bytes], roll: int) -> list[bytes]:
