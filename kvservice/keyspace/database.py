@@ -127,10 +127,10 @@ class Database:
 
     def items(self) -> Iterator[tuple[bytes, Value]]:
         """Yield all live keys with their values, slot by slot."""
-        for slot in range(SLOTS):
-            values = self.values[slot]
-            for key in self.live_keys(slot):
-                yield key, values[key]
+        for slot, values in enumerate(self.values):
+            if values:
+                for key in self.live_keys(slot):
+                    yield key, values[key]
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
