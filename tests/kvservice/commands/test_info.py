@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import os
+import re
+import time
+
+import pytest
+
+from kvservice.commands.info import SECTIONS, TTL_SAMPLES, average_ttl_ms
+from kvservice.commands.info_storage import human_size
+from kvservice.config import Config
+from kvservice.errors import RequestError, WrongType
+from tests.harness.oracle import Oracle
+from tests.harness.resp2 import bulk_of
+from tests.harness.server_plane import Caller, FakeService
+
+# What redis_exporter, RedisInsight, Sidekiq, arq and ioredis read.
+FIELDS_THAT_PROGRAMS_READ = """
+redis_version redis_mode arch_bits os process_id run_id tcp_port uptime_in_seconds uptime_in_days connected_clients
+blocked_clients maxclients tracking_clients total_blocking_keys used_memory used_memory_human used_memory_rss
+used_memory_peak maxmemory maxmemory_policy mem_fragmentation_ratio mem_allocator used_memory_lua loading
+rdb_changes_since_last_save rdb_bgsave_in_progress rdb_last_save_time rdb_last_bgsave_status aof_enabled
+total_connections_received total_commands_processed instantaneous_ops_per_sec instantaneous_input_kbps
+instantaneous_output_kbps rejected_connections expired_keys evicted_keys keyspace_hits keyspace_misses pubsub_channels
+pubsub_patterns total_error_replies tracking_total_keys lazyfreed_objects role connected_slaves master_repl_offset
+used_cpu_sys used_cpu_user cluster_enabled
+"""
+NOT_HERE = {"gcc_version", "atomicvar_api"}
+"""Fields of Redis about how it was compiled."""
+
+
+def sections(text: str) -> dict[str, dict[str, str]]:
+    """Return INFO's text as fields by section."""
+    found: dict[str, dict[str, str]] = {}
+    for line in text.split("\r\n"):
+        if line.startswith("# "):
+            fields = found[line[2:]] = {}
+        elif line:
+            name, value = line.split(":", 1)
+            fields[name] = value
+    return found
+
+
+def fields(caller: Caller, line: str = "INFO everything") -> dict[str, str]:
+    """Return all fields of INFO."""
+    return {name: value for section in sections(caller.text(line)).values() for name, value in section.items()}
+
+
+def test_all_fields_that_programs_read_are_there() -> None:
+    assert set(FIELDS_THAT_PROGRAMS_READ.split()) - set(fields(Caller())) == set()
+
+
+def test_every_field_of_a_real_server_is_in_the_same_section(oracle: Oracle) -> None:
+    theirs = sections(bulk_of(oracle.send([[b"INFO", b"everything"]])[0]).decode())
+    ours = sections(Caller().text("INFO everything"))
+    for name in ("Commandstats", "Errorstats", "Latencystats", "Keyspace"):
+        theirs.pop(name, None)
+    missing = {name: set(theirs[name]) - set(ours.get(name, ())) - NOT_HERE for name in theirs}
+    assert {name: gone for name, gone in missing.items() if gone} == {}
+
+
+def test_sections_come_in_the_order_of_a_real_server(oracle: Oracle) -> None:
+    theirs = list(sections(bulk_of(oracle.send([[b"INFO", b"everything"]])[0]).decode()))
+    ours = [name for name in sections(Caller().text("INFO everything")) if name in theirs]
+    assert ours == [name for name in theirs if name in ours]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("INFO", set(SECTIONS) - {"Commandstats", "Latencystats"}),
+        ("INFO default", set(SECTIONS) - {"Commandstats", "Latencystats"}),
+        ("INFO all", set(SECTIONS)),
+        ("INFO EVERYTHING", set(SECTIONS)),
+        ("INFO raft", {"Raft"}),
+        ("INFO cpu Server cpu", {"Server", "CPU"}),
+        ("INFO nonsense", set()),
+        ("INFO nonsense keyspace", {"Keyspace"}),
+        ("INFO default commandstats", set(SECTIONS) - {"Latencystats"}),
+    ],
+)
+def test_sections_are_chosen_by_name(line: str, shown: set[str]) -> None:
+    assert set(sections(Caller().text(line))) == shown
+
+
+def test_the_server_says_what_it_is() -> None:
+    caller = Caller(FakeService(Config(name="n7", resp_addr="127.0.0.1:7001")))  # type: ignore[arg-type]
+    caller.service.started_s = time.time() - 90_000
+    told = fields(caller)
+    assert told["redis_version"].startswith("7.2.")
+    assert re.fullmatch(r"\d+\.\d+.*|unknown", told["redan_version"])
+    assert (told["process_id"], told["tcp_port"], told["run_id"]) == (str(os.getpid()), "7001", "ab" * 20)
+    assert 90_000 <= int(told["uptime_in_seconds"]) < 90_060
+    assert told["uptime_in_days"] == "1"
+
+
+def test_raft_tells_where_the_log_is() -> None:
+    assert sections(Caller().text("INFO raft"))["Raft"] == {
+        "raft_role": "leader",
+        "raft_node": "n1",
+        "raft_leader": "n1",
+        "raft_term": "3",
+        "raft_last_index": "12",
+        "raft_commit_index": "11",
+        "raft_applied_index": "10",
+        "raft_voters": "n1",
+        "raft_learners": "",
+    }
+
+
+def test_a_node_without_a_leader_is_a_candidate() -> None:
+    caller = Caller()
+    caller.service.node.is_leader = False
+    caller.service.node.leader_id = None
+    assert fields(caller)["raft_role"] == "candidate"
+    assert fields(caller)["raft_leader"] == ""
+
+
+def test_memory_is_what_maxmemory_bounds() -> None:
+    caller = Caller(FakeService(Config(maxmemory=200 * 1024)))
+    caller.service.machine.databases[0].set(b"key", b"x" * 1000)
+    caller.service.machine.memory.used_bytes = 100 * 1024
+    caller.service.stats.sample(0.0, 150 * 1024)
+    told = fields(caller)
+    dataset = caller.service.machine.databases[0].bytes_used
+    assert (told["used_memory"], told["used_memory_human"]) == (str(100 * 1024), "100.00K")
+    assert (told["used_memory_peak"], told["used_memory_peak_perc"]) == (str(150 * 1024), "66.67%")
+    assert (told["used_memory_dataset"], told["used_memory_overhead"]) == (str(dataset), str(100 * 1024 - dataset))
+    assert (told["maxmemory"], told["maxmemory_policy"]) == (str(200 * 1024), "noeviction")
+    assert int(told["used_memory_rss"]) > 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0B"), (1023, "1023B"), (1024, "1.00K"), (5 << 20, "5.00M"), (3 << 40, "3.00T")]
+)
+def test_sizes_are_printed_as_redis_prints_them(size: int, text: str) -> None:
+    assert human_size(size) == text
+
+
+def test_persistence_tells_of_snapshots_and_log() -> None:
+    caller = Caller()
+    snapshots = caller.service.snapshots
+    snapshots.in_progress, snapshots.current_seconds = True, 2.5
+    snapshots.last_ok, snapshots.last_seconds, snapshots.taken = False, 7.9, 4
+    told = fields(caller)
+    assert (told["rdb_bgsave_in_progress"], told["rdb_current_bgsave_time_sec"]) == ("1", "2")
+    assert (told["rdb_last_bgsave_status"], told["rdb_last_bgsave_time_sec"], told["rdb_saves"]) == ("err", "7", "4")
+    assert (told["rdb_last_save_time"], told["rdb_changes_since_last_save"]) == ("1700000000", "7")
+    assert (told["aof_enabled"], told["aof_current_size"], told["loading"]) == ("1", "4096", "0")
+
+
+def test_a_node_that_replays_says_so() -> None:
+    caller = Caller()
+    caller.service.node.is_replayed, caller.service.node.replay_remaining = False, 250
+    told = fields(caller)
+    assert (told["loading"], told["loading_entries_remaining"]) == ("1", "250")
+
+
+def test_keyspace_counts_keys_deadlines_and_what_they_have_left() -> None:
+    caller = Caller()
+    now_ms = int(time.time() * 1000)
+    first, third = caller.service.machine.databases[0], caller.service.machine.databases[3]
+    for database in (first, third):
+        database.set(b"a", b"1")
+        database.set(b"b", b"2")
+    third.set_deadline(b"a", now_ms + 100_000)
+    third.set_deadline(b"b", now_ms + 300_000)
+    told = sections(caller.text("INFO keyspace"))["Keyspace"]
+    assert told["db0"] == "keys=2,expires=0,avg_ttl=0"
+    average = re.fullmatch(r"keys=2,expires=2,avg_ttl=(\d+)", told["db3"])
+    assert average is not None
+    assert 190_000 < int(average[1]) <= 200_000
+    assert set(told) == {"db0", "db3"}
+
+
+def test_the_average_looks_at_a_sample_only() -> None:
+    database = Caller().service.machine.databases[0]
+    for number in range(5000):
+        key = b"key:%d" % number
+        database.set(key, b"v")
+        database.set_deadline(key, 1000)
+    touched = 0
+
+    class Counting(dict[bytes, int]):
+        def values(self):  # type: ignore[no-untyped-def]
+            nonlocal touched
+            touched += len(self)
+            return super().values()
+
+    database.expires = [Counting(deadlines) if deadlines else None for deadlines in database.expires]
+    assert average_ttl_ms(database, 400) == 600
+    assert TTL_SAMPLES <= touched < TTL_SAMPLES + 100
+
+
+def test_counts_of_commands_are_told_by_command() -> None:
+    caller = Caller()
+    table, stats = caller.service.table, caller.service.stats
+    get, config = table.find(b"get"), table.find(b"config")
+    assert get is not None
+    assert config is not None
+    stats.executed(get, 4, 10_000)
+    stats.failed(get, WrongType())
+    stats.rejected(config.subcommands[b"SET"], RequestError("wrong number of arguments"))
+    stats.answered(get, 4, 100)
+    told = fields(caller, "INFO all")
+    assert told["cmdstat_get"] == "calls=4,usec=10,usec_per_call=2.50,rejected_calls=0,failed_calls=1"
+    assert told["cmdstat_config|set"] == "calls=0,usec=0,usec_per_call=0.00,rejected_calls=1,failed_calls=0"
+    assert (told["errorstat_WRONGTYPE"], told["errorstat_ERR"]) == ("count=1", "count=1")
+    assert told["latency_percentiles_usec_get"] == "p50=111.000,p99=111.000,p99.9=111.000"
+    assert (told["total_commands_processed"], told["total_error_replies"]) == ("4", "2")
+
+
+def test_percentiles_follow_their_setting() -> None:
+    caller = Caller()
+    get = caller.service.table.find(b"get")
+    assert get is not None
+    caller.service.stats.answered(get, 1, 3)
+    caller.run([b"CONFIG", b"SET", b"latency-tracking-info-percentiles", b"50 99.99"])
+    assert fields(caller)["latency_percentiles_usec_get"] == "p50=3.000,p99.99=3.000"
+    caller.say("CONFIG SET latency-tracking no")
+    assert sections(caller.text("INFO latencystats")) == {"Latencystats": {}}

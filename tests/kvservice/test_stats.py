@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from kvservice.commands.registry import TABLE
+from kvservice.commands.table import Command
+from kvservice.config import Config
+from kvservice.errors import NoAuthentication, OutOfMemory, RedanError, RequestError, WrongType
+from kvservice.stats import ERRORS_MAX, RATE_SAMPLES, Rate, Stats
+
+
+def row(name: bytes) -> Command:
+    found = TABLE.find(name)
+    assert found is not None
+    return found
+
+
+def test_a_group_of_commands_counts_as_many_executions() -> None:
+    stats = Stats(Config())
+    stats.executed(row(b"get"), 16, 32_000)
+    stats.executed(row(b"get"), 4, 8_000)
+    stats.executed(row(b"set"), 1, 5_000)
+    assert (stats.of(row(b"get")).calls, stats.of(row(b"get")).nanoseconds) == (20, 40_000)
+    assert stats.commands_processed == 21
+
+
+def test_answers_count_in_the_bucket_of_their_latency_while_tracking_is_on() -> None:
+    config = Config()
+    stats = Stats(config)
+    stats.answered(row(b"get"), 3, 100)
+    config.change({"latency_tracking": False})
+    stats.answered(row(b"get"), 5, 100)
+    assert sum(stats.of(row(b"get")).buckets) == 3
+
+
+def test_errors_are_counted_by_prefix_and_by_command() -> None:
+    stats = Stats(Config())
+    stats.failed(row(b"get"), WrongType())
+    stats.failed(row(b"get"), RequestError("syntax error"))
+    stats.rejected(row(b"set"), OutOfMemory())
+    stats.rejected(None, RequestError("unknown command"))
+    stats.rejected(row(b"set"), NoAuthentication())
+    assert stats.errors == {"WRONGTYPE": 1, "ERR": 2, "OOM": 1, "NOAUTH": 1}
+    assert stats.error_replies == 5
+    assert (stats.of(row(b"get")).failed, stats.of(row(b"set")).rejected) == (2, 2)
+
+
+def test_kinds_of_errors_are_bounded() -> None:
+    stats = Stats(Config())
+    for number in range(ERRORS_MAX + 50):
+        kind: type[RedanError] = type(f"Error{number}", (RequestError,), {"resp_prefix": f"E{number}"})
+        stats.rejected(None, kind("text"))
+    assert len(stats.errors) == ERRORS_MAX
+    assert stats.error_replies == ERRORS_MAX + 50
+
+
+def test_a_rate_is_the_mean_of_its_last_samples() -> None:
+    rate = Rate()
+    for tick in range(RATE_SAMPLES + 1):
+        rate.sample(tick * 0.1, tick * 50)
+    assert round(rate.per_second) == 500
+    for tick in range(RATE_SAMPLES + 1, 2 * RATE_SAMPLES + 1):
+        rate.sample(tick * 0.1, RATE_SAMPLES * 50)
+    assert rate.per_second == 0
+
+
+def test_a_count_that_was_reset_makes_no_negative_rate() -> None:
+    rate = Rate()
+    rate.sample(0.0, 1_000)
+    rate.sample(0.1, 10)
+    assert rate.per_second == 0
+
+
+def test_a_clock_that_stands_still_makes_no_rate() -> None:
+    rate = Rate()
+    rate.sample(5.0, 0)
+    rate.sample(5.0, 1_000)
+    assert rate.per_second == 0
+
+
+def test_reset_forgets_counts_but_not_the_peak_of_memory() -> None:
+    stats = Stats(Config(slowlog_log_slower_than=0))
+    stats.executed(row(b"get"), 1, 1)
+    stats.net_input_bytes = 5
+    stats.slowlog.note([b"GET", b"k"], 1, None)
+    stats.sample(0.0, 1234)
+    stats.reset()
+    assert stats.commands == {}
+    assert (stats.commands_processed, stats.net_input_bytes) == (0, 0)
+    assert (len(stats.slowlog), stats.peak_memory_bytes) == (1, 1234)
