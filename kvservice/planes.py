@@ -1,21 +1,40 @@
-"""The planes beside RESP: client gRPC and admin HTTP, started and stopped together."""
+"""The planes beside RESP: client gRPC and admin HTTP, started and stopped together.
+
+Guarantees: both answer from the start, also while the node loads: probes and metrics with the truth, gRPC with LOADING.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from kvservice.server import Server
+from kvservice.admin import AdminPlane, NodeHealth
+from kvservice.api.server import ApiServer
+from kvservice.loop_lag import LoopLag
+from kvservice.metrics import add_log_metrics, node_registry
+from kvservice.service import Service
+from persistence.wal import WalStats
 
 
 class Planes:
     """gRPC and admin HTTP of one node."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, service: Service, health: NodeHealth, cluster_id: str, lag: LoopLag) -> None:
+        self._service = service
+        self._registry = node_registry(service, lag)
+        self._admin = AdminPlane(service.config.admin_addr, self._registry, health)
+        self._api = ApiServer(service, health, cluster_id)
 
     async def start(self) -> None:
         """Bind both; raises OSError if an address cannot be had."""
+        await self._admin.start()
+        await self._api.start()
 
-    async def stop(self) -> None:
-        """Finish what runs and close both."""
+    def log_opened(self, wal_stats: WalStats) -> None:
+        """Let metrics show log and consensus, which exist now."""
+        add_log_metrics(self._registry, self._service, wal_stats)
+
+    async def stop_api(self) -> None:
+        """Finish gRPC calls that run, and close."""
+        await self._api.stop()
+
+    async def stop_admin(self) -> None:
+        """Close the probes, last of all."""
+        await self._admin.stop()

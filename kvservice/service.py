@@ -16,6 +16,7 @@ from itertools import chain
 from operator import itemgetter
 from secrets import token_hex
 from time import perf_counter_ns, time
+from typing import cast
 
 from kvservice.admission import REFUSED, refusal, unknown_command
 from kvservice.batch import Batch, Call
@@ -152,7 +153,7 @@ class Service:
             or self.holds.is_paused
             or not session.authenticated
             or (len(commands) > 1 and not _are_alike(commands))
-            or (self._maxmemory and row.deny_oom)
+            or (self._maxmemory and row.deny_oom and not self.make_room())
         ):
             self._submit_mixed(session, commands, arrived_ns)
             return
@@ -165,6 +166,11 @@ class Service:
             self._enqueue(call, raw if raw is not None else encode_commands(commands))
         else:
             self._read(call)
+
+    def propose(self, session: Session, commands: list[Args]) -> None:
+        """Put writes of the node itself into this turn's batch, in front of what is submitted after them."""
+        rows = [self._by_name[args[0]] for args in commands]
+        self._enqueue(Call(session, session.db, rows, commands, perf_counter_ns(), None), encode_commands(commands))
 
     def release(self, session: Session) -> None:
         """Let a session's held commands go, until one of them holds it again."""
@@ -238,7 +244,7 @@ class Service:
         started_ns = perf_counter_ns()
         reply: Reply | Pending
         try:
-            reply = row.run(call, args)
+            reply = cast("Reply | Pending", row.run(call, args))
         except RedanError as error:
             self.stats.failed(row, error)
             reply = ErrorReply(error)
@@ -251,7 +257,7 @@ class Service:
         if isinstance(reply, Pending):
             session.held = True
             reply.then(lambda late: self._resolved(call, late))
-            return not session.held and not session.is_closed
+            return False
         return self._answer(call, reply)
 
     def _answer(self, call: ServerCall, reply: Reply) -> bool:

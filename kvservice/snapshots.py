@@ -119,12 +119,14 @@ class Snapshots:
 
     async def save_and_wait(self) -> None:
         """Take a snapshot now, after the running one if there is one; for a clean stop."""
-        while self._writer is not None:
-            await asyncio.sleep(0.005)
+        await self._until_idle()
         if self.changes_since_last:
             self._start()
-            while self._writer is not None:
-                await asyncio.sleep(0.005)
+            await self._until_idle()
+
+    async def _until_idle(self) -> None:
+        while self.in_progress:
+            await asyncio.sleep(0.005)
 
     def _start(self) -> None:
         machine = self._machine
@@ -156,15 +158,15 @@ class Snapshots:
                 chunk = walk.next_slice(SLICE_KEYS)
             if chunk is None:
                 self._machine.snapshot = self._walk = None
+                self._chunk = b""
                 writer.finish(walk.items, walk.digest.to_bytes(8, "big"))
-                break
+                return
             if not writer.put(chunk):
                 break
             chunk = b""
         self._chunk = chunk or b""
         self.longest_slice_seconds = max(self.longest_slice_seconds, perf_counter() - started)
-        if self._walk is not None:
-            self._loop.call_later(PAUSE_SECONDS, self._step)
+        self._loop.call_later(PAUSE_SECONDS, self._step)
 
     def _finished(self) -> None:
         writer, self._writer = self._writer, None

@@ -1,0 +1,112 @@
+"""maxmemory: which keys go before a write that needs memory is proposed, and when it is refused instead.
+
+Guarantees: decided here, on the leader, before proposing; what is evicted goes through the log as UNLINK, so that every
+node evicts the same. A write is refused only if nothing may be evicted and nothing is on its way out.
+Leaves to the caller: asking before each group of writes that may need memory (service).
+Bounds: writes that are proposed and not yet applied are not counted yet: the limit is overrun by at most those.
+Reference: Redis ``evict.c``, performEvictions.
+"""
+
+from __future__ import annotations
+
+import random
+from time import time_ns
+from typing import Final
+
+from kvservice.batch import Call
+from kvservice.commands.reply import Reply
+from kvservice.keyspace.eviction import Evictor
+from kvservice.service import Service
+from kvservice.session import Session
+
+POLICY_FIELDS: Final = frozenset({"maxmemory_policy", "maxmemory_samples", "lfu_log_factor", "lfu_decay_time"})
+
+
+class EvictionSession(Session):
+    """The caller of evictions: the node itself."""
+
+    kind = "internal"
+
+    def __init__(self, limit: MemoryLimit) -> None:
+        super().__init__(0, "", "", 0.0)
+        self._limit = limit
+
+    def deliver(self, replies: list[Reply]) -> None:
+        """Count what is gone."""
+        self._limit.evicted(sum(1 for reply in replies if reply == 1), is_last=self.pending == 0)
+
+    def close(self, after_replies: bool = True) -> None:
+        """Nobody is there to be told."""
+
+
+class MemoryLimit:
+    """maxmemory of one node."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._evictor = Evictor(service.machine.databases, random.Random().randrange)
+        self._session = EvictionSession(self)
+        self._leaving_bytes = 0
+        """What victims on their way out free."""
+        self._overhead_bytes = 0
+        self.refresh()
+        self.config_changed(POLICY_FIELDS)
+        service.make_room = self.make_room
+        service.on_config_changed.append(self.config_changed)
+
+    def refresh(self) -> None:
+        """Take over the size of the slot dicts; call ten times a second."""
+        self._overhead_bytes = self._service.machine.memory.overhead_bytes
+
+    def config_changed(self, fields: frozenset[str]) -> None:
+        """Take over the policy."""
+        if not fields & POLICY_FIELDS:
+            return
+        config = self._service.config
+        self._evictor.configure(
+            config.maxmemory_policy,
+            config.maxmemory_samples,
+            _now_ms(),
+            config.lfu_log_factor,
+            config.lfu_decay_time,
+        )
+        self._service.runner.touch = self._touch if self._evictor.is_tracking else None
+
+    def make_room(self) -> bool:
+        """Evict what the limit demands; False if a write that needs memory must be refused."""
+        service = self._service
+        used = sum([database.bytes_used for database in service.machine.databases]) + self._overhead_bytes
+        excess = used - self._leaving_bytes - service.config.maxmemory
+        if excess <= 0:
+            return True
+        victims = self._evictor.victims(excess, _now_ms())
+        if not victims:
+            return self._leaving_bytes > 0
+        self._leaving_bytes += excess
+        unlinks: dict[int, list[bytes]] = {}
+        for database, key in victims:
+            unlinks.setdefault(database, []).append(key)
+        for database, keys in unlinks.items():
+            self._session.db = database
+            service.propose(self._session, [[b"UNLINK", key] for key in keys])
+        return True
+
+    def evicted(self, count: int, *, is_last: bool) -> None:
+        """Note that victims were deleted."""
+        self._service.stats.evicted_keys += count
+        if is_last:
+            self._leaving_bytes = 0
+            self._evictor.settled()
+
+    def _touch(self, call: Call) -> None:
+        if call.session.no_touch:
+            return
+        now_ms = _now_ms()
+        for row, args in zip(call.rows, call.commands, strict=True):
+            keys = row.keys_of(args)
+            if keys:
+                self._evictor.touch(call.db, keys, now_ms)
+
+
+def _now_ms() -> int:
+    return time_ns() // 1_000_000
