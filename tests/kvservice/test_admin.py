@@ -9,7 +9,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from kvservice.admin import AdminError, AdminPlane
+from kvservice.admin import SAMPLES_A_SLICE, AdminError, AdminPlane
 from kvservice.config_values import HostPort
 
 
@@ -33,6 +33,9 @@ def health() -> Health:
 async def plane(health: Health) -> AsyncIterator[AdminPlane]:
     registry = CollectorRegistry()
     Counter("redan_tries", "Tries.", registry=registry).inc(3)
+    turns = Counter("redan_turns", "Turns.", ["wheel"], registry=registry)
+    for wheel in range(3 * SAMPLES_A_SLICE):
+        turns.labels(str(wheel)).inc(wheel)
     plane = AdminPlane(HostPort("127.0.0.1", 0), registry, health)
     await plane.start()
     yield plane
@@ -67,6 +70,12 @@ async def test_metrics_are_prometheus_text(client: httpx.AsyncClient) -> None:
     answer = await client.get("/metrics", headers={"accept": "application/openmetrics-text;version=1.0.0"})
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert "# HELP redan_tries_total Tries.\n# TYPE redan_tries_total counter\nredan_tries_total 3.0\n" in answer.text
+
+
+async def test_a_family_that_is_rendered_in_slices_reads_as_one(client: httpx.AsyncClient) -> None:
+    lines = [line for line in (await client.get("/metrics")).text.splitlines() if "redan_turns_total" in line]
+    assert lines[:2] == ["# HELP redan_turns_total Turns.", "# TYPE redan_turns_total counter"]
+    assert lines[2:] == [f'redan_turns_total{{wheel="{wheel}"}} {wheel}.0' for wheel in range(3 * SAMPLES_A_SLICE)]
 
 
 async def test_other_paths_and_methods_are_refused(client: httpx.AsyncClient) -> None:
