@@ -6,7 +6,7 @@ import pytest
 
 from persistence.errors import Damaged, DataDirIncompatible
 from persistence.log_writer import WalOptions
-from persistence.record import FRAME_HEADER, WalRecord, frame_key
+from persistence.record import FRAME_HEADER, RECORD_HEADER, WalRecord, frame_crc, frame_key
 from persistence.segment import encode_header, prepared_path
 from persistence.wal import Wal
 from tests.harness.disk import FaultyDisk, PowerCutError
@@ -378,3 +378,17 @@ def test_a_torn_value_full_of_frame_headers_does_not_slow_the_scan_down() -> Non
     reads = disk.reads
     assert read_back(disk, options) == [entry(1)]
     assert disk.reads - reads < 50
+
+
+@pytest.mark.parametrize("payload", [RECORD_HEADER.pack(1, 1, 100) + bytes(3), b"\0\0\0\0\0\0\0x"])
+def test_a_whole_frame_whose_records_do_not_fill_it_is_damage(payload: bytes) -> None:
+    disk = log_of(entry(1))
+    [path] = segment_paths(disk)
+    content = disk.content(path)
+    first = frames_of(disk, path)[0]
+    previous_crc = FRAME_HEADER.unpack_from(content, first.offset)[3]
+    key = frame_key(SALT, 1)
+    crc = frame_crc(key, payload, previous_crc, first.end, first.end)
+    frame = FRAME_HEADER.pack(key.marker, len(payload), previous_crc, crc, first.end) + payload
+    disk.put(path, content[: first.end] + frame + content[first.end + len(frame) :])
+    refuse(disk, "longer than its frame|follow the last record")

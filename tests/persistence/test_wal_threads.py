@@ -13,6 +13,7 @@ from persistence.errors import DiskFailed
 from persistence.log_writer import FsyncMode, WalOptions
 from persistence.record import CONTROL_KIND_MIN, WalRecord, decode_records
 from persistence.segment import FrameReader, list_segments, read_header
+from persistence.segment_preparer import SegmentPreparer
 from persistence.wal import Wal
 from tests.harness.disk import FaultyDisk
 from tests.persistence.logs import DIRECTORY, SALT, SMALL, entry, hard_state, open_log, read_back, segment_paths
@@ -259,3 +260,32 @@ def test_a_log_closed_twice_or_never_started_leaves_no_thread(tmp_path: Path, re
 
 def test_the_directory_is_named_by_the_log() -> None:
     assert open_log(FaultyDisk())[0].directory == DIRECTORY
+
+
+def test_a_segment_that_cannot_be_removed_stops_the_log(
+    started: Callable[..., tuple[FaultyDisk, Wal]], reports: Reports
+) -> None:
+    disk, wal = started(SMALL._replace(idle_mark_ms=60_000))
+    for index in range(1, 4):
+        wal.append([entry(index, 50_000)], index)
+        reports.wait_for_token(index)
+    disk.fail("unlink", 1, EIO)
+    wal.purge(3)
+    reports.wait_for(lambda: bool(reports.failures))
+    assert reports.failures[0].call == "unlink"
+    with pytest.raises(DiskFailed, match="unlink failed"):
+        wal.append([entry(4)], 4)
+
+
+def test_a_segment_requested_after_the_background_thread_failed_is_an_error_and_not_a_wait_for_ever() -> None:
+    failures: list[DiskFailed] = []
+    disk = FaultyDisk()
+    disk.make_dirs(DIRECTORY)
+    preparer = SegmentPreparer(DIRECTORY, disk, failures.append)
+    preparer.start()
+    preparer.submit(lambda: disk.unlink(DIRECTORY / "none"))
+    wait_until(lambda: bool(failures))
+    preparer.request(2, 64 * 1024)
+    with pytest.raises(DiskFailed, match="unlink failed"):
+        preparer.take(2, 64 * 1024)
+    preparer.stop()
