@@ -29,6 +29,9 @@ BACKLOG_MAX: Final = 16
 SLICE_BYTES: Final = 256 * 1024
 """Replies are encoded in slices of about this size."""
 SLICE_REPLIES_MAX: Final = 1024
+WRITE_BUFFER_BYTES: Final = 1024 * 1024
+"""Encoded replies beyond this wait as values: four slices keep a fast reader busy, and a thousand deaf clients cost
+1 GiB at the most."""
 
 
 class Connection(Session, asyncio.Protocol):
@@ -60,7 +63,7 @@ class Connection(Session, asyncio.Protocol):
         self.address = _spelled(transport.get_extra_info("peername"))
         self.local_address = _spelled(transport.get_extra_info("sockname"))
         keep_alive(transport.get_extra_info("socket"), self._service.config.tcp_keepalive)
-        transport.set_write_buffer_limits(high=self._service.config.output_buffer_bytes_max)
+        transport.set_write_buffer_limits(high=min(WRITE_BUFFER_BYTES, self._service.config.output_buffer_bytes_max))
         self._service.sessions[self.id] = self
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -91,8 +94,10 @@ class Connection(Session, asyncio.Protocol):
             self._pause_reading()
 
     def eof_received(self) -> bool:
-        """Close when the client has closed its side."""
-        return False
+        """Close when the client has closed its side, once what it asked before is answered: ``echo SET a b | nc``."""
+        self._is_closing = True
+        self._end_if_answered()
+        return not self.is_closed
 
     def pause_writing(self) -> None:
         """Stop encoding and reading: the client does not read."""
@@ -183,7 +188,7 @@ class Connection(Session, asyncio.Protocol):
 
     def _fail(self, text: str) -> None:
         """Answer a protocol error behind everything else, then close."""
-        self._failure = b"-ERR " + text.encode() + b"\r\n" if text else b""
+        self._failure = b"-ERR " + text.encode("latin-1") + b"\r\n" if text else b""
         self._is_closing = True
         self._pause_reading()
         self._end_if_answered()

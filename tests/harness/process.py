@@ -1,0 +1,130 @@
+"""A node as a real process, on ports that the kernel chooses.
+
+Guarantees: ``NodeProcess`` returns from ``start`` when the node is ready or raises with its log; leaving the context
+leaves no process behind; every wait has a bound.
+Leaves to the caller: the data directory, which outlives the process, so that a second one may start on it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import redis
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+TIMEOUT_S: Final = 30.0
+POLL_S: Final = 0.01
+PLANES: Final = ("resp", "grpc", "peer", "admin")
+
+
+class NodeProcess:
+    """``redan serve`` in a child process; use it as a context manager or call ``start`` and ``stop``."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.data_dir = folder / "data"
+        self.log_path = folder / "node.log"
+        self._options = options
+        self.environment: dict[str, str] = {}
+        """Variables that the node gets beside those of the test."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self.addresses: dict[str, tuple[str, int]] = {}
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running node."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> NodeProcess:
+        """Start the node and wait until it is ready; raises RuntimeError with its log when it ends before."""
+        addresses = [argument for plane in PLANES for argument in (f"--{plane}-addr", "127.0.0.1:0")]
+        command = [sys.executable, "-m", "kvservice", "serve", "--data-dir", str(self.data_dir), "--log-format", "json"]
+        with self.log_path.open("wb") as output:
+            self._process = subprocess.Popen(
+                [*command, *addresses, *self._options],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **self.environment},
+            )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def _wait_until_ready(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < deadline:
+            is_over = self._process.poll() is not None
+            for line in self.events():
+                if line.get("event") == "listening":
+                    host, _, port = str(line["address"]).rpartition(":")
+                    self.addresses[str(line["plane"])] = (host, int(port))
+                if line.get("event") == "node_ready":
+                    return
+            if is_over:
+                raise RuntimeError(f"the node ended with {self._process.returncode}: {self.log_path.read_text()}")
+            time.sleep(POLL_S)
+        raise TimeoutError(f"the node is not ready: {self.log_path.read_text()}")
+
+    def events(self) -> list[dict[str, object]]:
+        """Return the log lines written so far; a line that is not complete yet, or no JSON, is left out."""
+        lines = self.log_path.read_bytes().split(b"\n")[:-1]
+        return [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
+
+    def connect(self, plane: str = "resp") -> socket.socket:
+        """Return a connected socket with a timeout."""
+        return socket.create_connection(self.addresses[plane], TIMEOUT_S)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory of the process that is in RAM."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> int:
+        """Ask for an orderly stop (SIGTERM); return the exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(TIMEOUT_S)
+
+    def wait(self) -> int:
+        """Wait until the node ends by itself; return the exit code."""
+        assert self._process is not None
+        return self._process.wait(TIMEOUT_S)
+
+    def client(self) -> redis.Redis:
+        """Return a client of the RESP plane that repeats nothing by itself."""
+        return redis.Redis(port=self.addresses["resp"][1], socket_timeout=TIMEOUT_S, retry=None)
+
+    def kill(self) -> None:
+        """Stop the process at once (SIGKILL); harmless if it has ended."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(TIMEOUT_S)
+
+    def __enter__(self) -> NodeProcess:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
