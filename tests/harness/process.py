@@ -19,6 +19,8 @@ from types import TracebackType
 from typing import Final
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TIMEOUT_S: Final = 30.0
@@ -113,7 +115,7 @@ class NodeProcess:
 
     def client(self) -> redis.Redis:
         """Return a client of the RESP plane that repeats nothing by itself."""
-        return redis.Redis(port=self.addresses["resp"][1], socket_timeout=TIMEOUT_S, retry=None)
+        return redis.Redis(port=self.addresses["resp"][1], socket_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0))
 
     def kill(self) -> None:
         """Stop the process at once (SIGKILL); harmless if it has ended."""
