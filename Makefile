@@ -50,7 +50,7 @@ format: install ## Let ruff repair what it can
 
 .PHONY: typecheck
 typecheck: install ## mypy --strict on code and tests
-	$(BIN)/mypy --strict
+	$(BIN)/mypy --strict kvservice replication persistence tests $(wildcard bench)
 
 .PHONY: proto
 proto: install ## Generate the protobuf stubs

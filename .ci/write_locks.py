@@ -1,7 +1,8 @@
 """Write requirements.lock and requirements-dev.lock from what is installed in the running virtual environment.
 
 Guarantees: requirements.lock holds exactly what the program needs at run time, with all that those need;
-    requirements-dev.lock holds what the `dev` group of pyproject.toml adds. One exact version a line, sorted, no registry.
+    requirements-dev.lock holds what the `dev` group of pyproject.toml adds. One exact version a line, sorted, and no
+    registry.
 Leaves to the caller: putting the wanted versions into the environment first.
 """
 
