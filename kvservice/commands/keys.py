@@ -20,7 +20,7 @@ from kvservice.commands.table import ALL_KEYS, NO_KEYS, ONE_KEY, TWO_KEYS, Args,
 from kvservice.errors import RequestError
 from kvservice.keyspace.database import Database
 from kvservice.keyspace.kinds import kind_of
-from kvservice.keyspace.sampling import draw_keys
+from kvservice.keyspace.sampling import draw_key
 from kvservice.keyspace.values import STRING_TYPES, Value
 
 NO_SUCH_KEY: Final = "no such key"
@@ -62,11 +62,9 @@ def random_key(ctx: Context, _args: Args) -> Reply:
     """Answer a random key, or null if there is none."""
     db = ctx.db
     for _ in range(RANDOM_TRIES_MAX):
-        drawn = draw_keys(db.values, 1, ctx.chance.randrange)
-        if not drawn:
-            return None
-        if db.get(drawn[0]) is not None:
-            return drawn[0]
+        drawn = draw_key(db.values, ctx.chance.randrange)
+        if drawn is None or db.get(drawn) is not None:
+            return drawn
     return next((key for key, _value in db.items()), None)
 
 

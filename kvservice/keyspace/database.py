@@ -70,7 +70,9 @@ class Database:
     def clear(self) -> None:
         """Drop every key. The old slots stay intact for whoever still holds them (snapshots, the reaper)."""
         if self.values is not NO_VALUES:
-            self.retired.append((self.values, self.expires, self.expiry))
+            # The lists of the first moment are shared by all databases and stay out of the reaper's hands.
+            expires = self.expires if self.expires is not NO_DEADLINES else []
+            self.retired.append((self.values, expires, self.expiry))
             del self.retired[:-RETIRED_MAX]
         if self.access is not None:
             self.access.clear()
@@ -190,12 +192,17 @@ class Database:
     def set_deadline(self, key: bytes, deadline_ms: int) -> None:
         """Give a live key a deadline; a deadline not after the stamp makes it vanish."""
         slot = slot_of(key)
+        # All three dicts shall hold one object as the key: EXPIRE brings a copy, 64 bytes for 20 letters. After
+        # SET … EX of a new key it is the same already.
+        values = self.values[slot]
+        if next(reversed(values)) is not key:
+            values[key] = values.pop(key)
         if self.expires is NO_DEADLINES:
             self.expires = [None] * SLOTS
         expires = self.expires[slot]
         if expires is None:
             expires = self.expires[slot] = {}
-        old = expires.get(key)
+        old = expires.pop(key, None)
         if old is None:
             self.expiry_count += 1
             self.bytes_used += DEADLINE_BYTES

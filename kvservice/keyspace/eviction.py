@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from kvservice.keyspace.access import AccessTable
 from kvservice.keyspace.database import Database
-from kvservice.keyspace.sampling import RandRange, draw_keys
+from kvservice.keyspace.sampling import RandRange, Sampler
 from kvservice.keyspace.slots import slot_of
 from kvservice.keyspace.values import DEADLINE_BYTES, cost_of
 
@@ -48,6 +48,7 @@ class Evictor:
     def __init__(self, databases: Sequence[Database], randrange: RandRange) -> None:
         self._databases = databases
         self._randrange = randrange
+        self._samplers = [Sampler(randrange) for _ in databases]
         self._pool: list[Candidate] = []
         """Invariant: sorted by score, no longer than POOL_SIZE."""
         self._leaving: set[tuple[int, bytes]] = set()
@@ -124,9 +125,9 @@ class Evictor:
         for _ in range(FRUITLESS_MAX if databases else 0):
             self._next_db = (self._next_db + 1) % len(databases)
             db = databases[self._next_db]
-            for key in draw_keys(self._slots(db), 1, self._randrange):
-                if (db.index, key) not in self._leaving:
-                    return db.index, key
+            key = self._samplers[db.index].draw(self._slots(db))
+            if key is not None and (db.index, key) not in self._leaving:
+                return db.index, key
         return None
 
     def _choose_scored(self) -> tuple[int, bytes] | None:
@@ -147,8 +148,10 @@ class Evictor:
         """Draw keys of a database into the pool."""
         pool = self._pool
         score = self._score_of(db)
-        for key in draw_keys(self._slots(db), self._samples, self._randrange):
-            if (db.index, key) in self._leaving:
+        sampler, slots = self._samplers[db.index], self._slots(db)
+        for _ in range(self._samples):
+            key = sampler.draw(slots)
+            if key is None or (db.index, key) in self._leaving:
                 continue
             candidate = Candidate(score(key), db.index, key)
             if len(pool) >= POOL_SIZE:

@@ -1,51 +1,82 @@
-"""Keys drawn at random: for RANDOMKEY and for eviction, which looks at a few keys and not at all of them.
+"""Keys drawn at random: for RANDOMKEY, and for eviction, which looks at a few keys and not at all of them.
 
-A slot is drawn, then keys inside it. Where most slots are empty the next one that is not empty is taken, which prefers
-keys behind gaps; Redis's sampling has the same bias within its hash buckets. In a slot of very many keys (one hash tag)
-only those near its ends are drawn, for a dict cannot be entered in its middle without walking there.
+``Sampler`` draws every key with the same chance: it keeps the running sums of the slots' sizes for some thousand draws.
+Each draw is apart from the last, because neighbours in a slot are of similar age, and five neighbours tell an LRU
+policy hardly more than one. ``draw_key`` keeps nothing and prefers keys of slots that have few, and keys behind gaps.
 
-Guarantees: every draw is bounded: one pass over the slots, and ``WALK_MAX`` keys of one slot.
+Guarantees: a draw is bounded: one pass over the slots, and ``WALK_MAX`` keys of one slot. In a slot of more keys (one
+hash tag) only those near its ends are drawn, for a dict cannot be entered in its middle without walking there.
 Leaves to the caller: whether the keys are live.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any, Final
 
 from kvservice.keyspace.slots import SLOTS
 
 RandRange = Callable[[int, int], int]
+Slots = Sequence[Mapping[bytes, Any] | None]
 
 WALK_MAX: Final = 2048
 TRIES_MAX: Final = 8
+DRAWS_MAX: Final = 4096
+"""Draws from one set of sums: taking the sums costs 0.5 ms, which is an eighth of a microsecond for each draw."""
 
 
-def draw_slot(slots: Sequence[Mapping[bytes, Any] | None], randrange: RandRange) -> int | None:
-    """Return a random slot that is not empty, or None if all are."""
+class Sampler:
+    """Draws keys of one list of slots, each with the same chance."""
+
+    __slots__ = ("draws_left", "randrange", "slots", "sums")
+
+    def __init__(self, randrange: RandRange) -> None:
+        self.randrange = randrange
+        self.slots: Slots = ()
+        self.sums: list[int] = []
+        """Keys in slots 0..i when the sums were taken."""
+        self.draws_left = 0
+
+    def draw(self, slots: Slots) -> bytes | None:
+        """Return a random key, or None only if all slots are empty."""
+        if slots is not self.slots or self.draws_left <= 0:
+            self._take_sums(slots)
+        for _ in range(TRIES_MAX):
+            self.draws_left -= 1
+            if not self.sums[-1]:
+                break
+            slot = bisect_right(self.sums, self.randrange(0, self.sums[-1]))
+            if keys := slots[slot]:
+                return _key_of(keys, self.randrange)
+        # Most of what the sums counted is gone.
+        self._take_sums(slots)
+        if not self.sums[-1]:
+            return None
+        return _key_of(slots[bisect_right(self.sums, self.randrange(0, self.sums[-1]))] or {}, self.randrange)
+
+    def _take_sums(self, slots: Slots) -> None:
+        self.slots = slots
+        self.sums = list(accumulate([len(keys) if keys else 0 for keys in slots]))
+        self.draws_left = DRAWS_MAX
+
+
+def draw_key(slots: Slots, randrange: RandRange) -> bytes | None:
+    """Return a random key, or None only if all slots are empty."""
     for _ in range(TRIES_MAX):
-        slot = randrange(0, SLOTS)
-        if slots[slot]:
-            return slot
+        if keys := slots[randrange(0, SLOTS)]:
+            return _key_of(keys, randrange)
     start = randrange(0, SLOTS)
     for slot in range(start, start + SLOTS):
-        if slots[slot & (SLOTS - 1)]:
-            return slot & (SLOTS - 1)
+        if keys := slots[slot & (SLOTS - 1)]:
+            return _key_of(keys, randrange)
     return None
 
 
-def draw_keys(slots: Sequence[Mapping[bytes, Any] | None], count: int, randrange: RandRange) -> list[bytes]:
-    """Return up to ``count`` neighbouring keys of one random slot; none only if all slots are empty."""
-    slot = draw_slot(slots, randrange)
-    if slot is None:
-        return []
-    keys: Any = slots[slot]
-    size = len(keys)
-    start = randrange(0, max(1, size - count + 1))
-    if start <= WALK_MAX:
-        return list(islice(keys, start, start + count))
-    from_end = size - count - start
-    if from_end > WALK_MAX:
-        from_end = randrange(0, WALK_MAX)
-    return list(islice(reversed(keys), from_end, from_end + count))
+def _key_of(keys: Any, randrange: RandRange) -> bytes:
+    """Return a random key of one slot that is not empty."""
+    position = randrange(0, min(len(keys), 2 * WALK_MAX))
+    from_end = position - WALK_MAX
+    key: bytes = next(islice(keys, position, None) if from_end < 0 else islice(reversed(keys), from_end, None))
+    return key

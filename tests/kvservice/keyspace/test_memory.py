@@ -1,0 +1,53 @@
+"""What is counted agrees with what the process takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvservice.keyspace.access import AccessTable
+from kvservice.keyspace.memory import MemoryMeter
+from tests.harness.inprocess import InProcess
+from tests.kvservice.keyspace.memory_probe import WORKLOADS
+
+ROOT = Path(__file__).resolve().parents[3]
+KEYS = 200_000
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_accounting_is_within_15_percent_of_the_growth_of_the_process(workload: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.kvservice.keyspace.memory_probe", workload, str(KEYS)],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    )
+    counted, grown = map(int, run.stdout.split())
+    assert 0.85 < counted / grown < 1.15
+
+
+def test_used_bytes_follow_writes_at_once_and_dicts_shard_by_shard(ours: InProcess) -> None:
+    meter = MemoryMeter(ours.databases)
+    assert meter.used_bytes == 0
+    ours.run(b"SET", b"a", bytes(1000))
+    assert meter.used_bytes == 48 + 1040
+    for _ in range(16):
+        meter.refresh_shard()
+    full = meter.used_bytes
+    assert full > 1_000_000  # 16,384 dicts, most of them empty
+    meter.refresh()
+    assert meter.used_bytes == full
+    ours.say("FLUSHALL")
+    meter.refresh()
+    assert meter.used_bytes == 0
+
+
+def test_tables_of_use_are_counted(ours: InProcess) -> None:
+    meter = MemoryMeter(ours.databases)
+    ours.databases[0].access = AccessTable(0)
+    assert meter.used_bytes == ours.databases[0].access.bytes_used > 0
