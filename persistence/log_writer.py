@@ -56,6 +56,18 @@ from persistence.segment import (
     prepared_path,
     segment_path,
 )
+from persistence.wal_stats import WalStats
+
+__all__ = [
+    "Append",
+    "FsyncMode",
+    "LogWriter",
+    "PreparedSegment",
+    "WalOptions",
+    "WalReport",
+    "WalStats",
+    "prepare_segment",
+]
 
 FsyncMode = Literal["always", "interval", "os"]
 
@@ -67,8 +79,7 @@ FRAME_SPLIT_BYTES = 4 * 1024 * 1024
 """A frame takes appends until it has this much, a few ms of writing: a large batch does not hold back the rest."""
 CONTROL_ROOM_BYTES = 3 * CONTROL_FRAME_BYTES
 """Kept free behind the last frame of records: for the mark of an idle log, a seal, and the frame of a switch."""
-DURATION_BUCKETS = 26
-"""Durations of syncs are counted by powers of two: bucket b holds those below 2**b us, the last all above 33 s."""
+
 
 Append = tuple[Sequence[WalRecord], int]
 """Records that belong together, and the token that reports them done."""
@@ -81,30 +92,6 @@ class WalOptions(NamedTuple):
     fsync_interval_ms: int = 1000
     segment_bytes: int = 64 * 1024 * 1024
     idle_mark_ms: int = 200
-
-
-class WalStats:
-    """Counters for metrics; written by the writer thread, plain integers to read from any thread."""
-
-    def __init__(self) -> None:
-        self.appended_bytes = 0
-        self.frames = 0
-        self.records = 0
-        self.syncs = 0
-        self.sync_seconds = 0.0
-        self.sync_seconds_last = 0.0
-        self.sync_buckets = [0] * (DURATION_BUCKETS + 1)
-        self.switches = 0
-        self.segments = 0
-        self.bytes_on_disk = 0
-        self.last_error = ""
-
-    def count_sync(self, seconds: float) -> None:
-        """Count one sync and how long it took."""
-        self.syncs += 1
-        self.sync_seconds += seconds
-        self.sync_seconds_last = seconds
-        self.sync_buckets[min(int(seconds * 1e6).bit_length(), DURATION_BUCKETS)] += 1
 
 
 class WalReport(NamedTuple):
