@@ -10,10 +10,9 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from kvservice.config import ENVIRONMENT_PREFIX, SETTINGS, Config, Setting
 
@@ -181,7 +180,7 @@ def _read_secret(given: Given, problems: list[str]) -> str | None:
     return None
 
 
-def _explain(detail: ErrorDetails, chosen: Mapping[str, Given]) -> str:
+def _explain(detail: Mapping[str, Any], chosen: Mapping[str, Given]) -> str:
     """Say in one line what pydantic refused: the source, the value, and what is allowed."""
     reason = str(detail.get("ctx", {}).get("error", detail["msg"]))
     if not detail["loc"]:

@@ -2,9 +2,10 @@
 
 import ast
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ FORBIDDEN_WORDS = {
     "data",
     "obj",
 }  # info is Redis's word
+SHARED_NAMES = {
+    "google.protobuf": "protobuf",
+    "google.rpc": "googleapis-common-protos",
+    "grpc": "grpcio",
+    "grpc_health": "grpcio-health-checking",
+    "grpc_reflection": "grpcio-reflection",
+    "grpc_status": "grpcio-status",
+}
 FORBIDDEN_STARTS = ("process_", "do_")
 
 
@@ -217,3 +226,17 @@ def test_the_rules_see_what_they_forbid() -> None:
     text = "import time\nfrom os import path\nif TYPE_CHECKING:\n    import random\ndef later():\n    import socket.x\n"
     assert imported_modules(at_run_time(ast.parse(text))) == {"time", "os", "socket.x"}
     assert all(source_files(package) for package in PACKAGES)
+
+
+def test_every_declared_dependency_is_imported_and_every_import_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    declared = {re.split(r"[^A-Za-z0-9_.-]", text)[0].lower() for text in project["project"]["dependencies"]}
+    modules = {module for path in source_files(*PACKAGES) for module in imported_modules(ast.walk(tree_of(path)))}
+    tops = {module.partition(".")[0] for module in modules} - {*PACKAGES, "redan", "google", "grpc"}
+    distributions = packages_distributions()
+    imported = {distributions[top][0].lower().replace("_", "-") for top in tops if top not in sys.stdlib_module_names}
+    # Two names that many distributions share: which of them is meant shows in the next part of the name.
+    for prefix, name in SHARED_NAMES.items():
+        if any(module == prefix or module.startswith(prefix + ".") for module in modules):
+            imported.add(name)
+    assert declared == imported
