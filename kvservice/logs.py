@@ -19,6 +19,7 @@ import structlog
 
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 FIELD_CHARACTERS_MAX: Final = 2000  # a traceback of usual depth; a longer field is cut, so that lines stay bounded
+_HEAD: Final = ("timestamp", "level", "event", "node", "component")
 _SECRET_WORDS: Final = ("password", "requirepass", "secret", "token", "auth")
 
 
@@ -140,14 +141,15 @@ class _LogState:
         time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         head = {"timestamp": time, "level": level, "node": self.node, "component": component}
         try:
-            getattr(self.logger, level)(str(event), **{**head, **fields, **head})  # head first, and not to be replaced
+            getattr(self.logger, level)(str(event), **{**fields, **head})  # head is not to be replaced
             self.stream.flush()
         except (OSError, ValueError):  # ValueError: the stream is closed
             return
 
 
 def _guard_fields(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Keep values and secrets out, and lines bounded."""
+    """Keep values and secrets out, lines bounded, and what every line has in front."""
+    fields = {**{name: fields[name] for name in _HEAD if name in fields}, **fields}
     for name, field in fields.items():
         if name == "exc_info":
             continue
