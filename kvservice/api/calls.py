@@ -106,7 +106,12 @@ class Gate:
         return self._config.grpc_max_message_bytes
 
     def as_error(self, method: str, exception: Exception) -> RedanError:
-        """Return the error to answer for what a call raised; a defect is reported."""
+        """Return the error to answer for what a call raised; a defect is reported.
+
+        Raises the exception itself if it says that the client has gone.
+        """
+        if isinstance(exception, grpc.aio.InternalError):
+            raise exception
         if isinstance(exception, RedanError):
             return exception
         self._on_defect(method, exception)
@@ -129,10 +134,11 @@ def counted(stats: MethodStats) -> Any:
     stats.running += 1
     try:
         yield outcome
-    except CancelledError:
-        # The client went away or its deadline passed; the two look the same here.
+    except (CancelledError, grpc.aio.InternalError) as gone:
+        # The client went away or its deadline passed; the two look the same here, and a write to a client that has
+        # just gone is an InternalError.
         outcome.code = "CANCELLED"
-        raise
+        raise CancelledError from gone
     finally:
         stats.running -= 1
         stats.by_code[outcome.code] = stats.by_code.get(outcome.code, 0) + 1
@@ -140,7 +146,11 @@ def counted(stats: MethodStats) -> Any:
 
 async def end_with(context: CallContext, error: RedanError) -> None:
     """End a call with an error; does not return."""
-    await context.abort_with_status(rpc_status.to_status(status_of(error)))
+    try:
+        await context.abort_with_status(rpc_status.to_status(status_of(error)))
+    except grpc.aio.InternalError:
+        # The client has gone in this very moment: cancelling is what ends a call that nobody waits for.
+        raise CancelledError from None
 
 
 def decoder(method: MethodDescriptor) -> Callable[[bytes], Message]:

@@ -16,12 +16,13 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop, Event, Future, Queue, Task, current_task
 from typing import Final, NamedTuple
 
+import grpc
 from google.protobuf.message import DecodeError
 
 from kvservice.api.calls import CallContext, Gate, NotAMessage
 from kvservice.api.commands import check_database, refusals
 from kvservice.api.convert import encode_values
-from kvservice.api.edge import Edge
+from kvservice.api.edge import Edge, SessionEnded
 from kvservice.api.session import ApiSession
 from kvservice.api.status import InvalidField
 from kvservice.commands.reply import ErrorReply, Reply
@@ -93,6 +94,8 @@ class Pipeline:
                     self._room.clear()
                     await self._room.wait()
                 await put(self._submit(session, raw))
+        except grpc.aio.InternalError:
+            await put(SessionEnded())  # the client has gone
         except Exception as exception:
             await put(self._gate.as_error("Pipeline", exception))
 
