@@ -36,6 +36,8 @@ _CROSS_PROTOCOL: Final = frozenset({b"post", b"host:"})
 
 _INTEGER: Final = re.compile(rb"(?:0|-?[1-9][0-9]{0,18})\Z")
 _INT64_MAX: Final = (1 << 63) - 1
+_IGNORED: Final = re.compile(rb"(?:\*(?:0|-[1-9][0-9]{0,17})\r\n|\r?\n)+")
+"""What holds no command; a flood of it is skipped at once."""
 _QUOTED: Final = re.compile(rb"[\"'\x0b\x0c]")
 _ESCAPED: Final = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _ESCAPES: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
@@ -126,6 +128,8 @@ class Walker:
         Raises ProtocolError.
         """
         if not self._missing:
+            if ignored := _IGNORED.match(self._buffer, self._at):
+                self._at = ignored.end()
             if self._at == len(self._buffer):
                 return None
             if self._buffer[self._at] != _MULTIBULK:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 
 import pytest
@@ -39,6 +40,8 @@ def parsed(pieces: list[bytes], limits: Limits = LIMITS) -> tuple[list[list[byte
 @example(b"*2\r\n$3\r\nabcXX+OK\r\n", [])
 @example(b"*1\r\n(123\r\n", [])
 @example(b"*2\r\n$4\r\nPING\r\n$0\r\n", [])
+@example(b"PING\r\n\x16\x03\n", [])
+@example(b"PING\na\vb\nPOST\n", [])
 @example(b"*1\r\n$14\r\n*1\r\n$4\r\nPING\r\n\r\n", [])
 def test_any_bytes_in_any_cut_read_as_the_walker_reads_them(stream: bytes, offsets: list[int]) -> None:
     expected = walked([stream])
@@ -136,3 +139,35 @@ def test_headers_that_lie_take_little_memory_for_long(stream: bytes) -> None:
         tracemalloc.stop()
     assert held < 200 * (2048 + 2 * len(stream))
     assert peak < 16 << 20
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"*99999\r\n" * 30_000,
+        b"*99999\r\n$1\r\na\r\n" * 18_000,
+        b"*99\r\n" * 50_000,
+        b"*1\r\n" * 65_000,
+        b"\r\n" * 130_000,
+        b"*0\r\n" * 65_000,
+        b"*-1\r\n" * 50_000,
+        b"a\n" * 130_000,
+        b'"a"' + b" " * 60_000 + b"\n",
+        b'"' + b"\\" * 60_001 + b"\n",
+        b"'" + b"\\'" * 30_000 + b"\n",
+    ],
+    ids=lambda stream: repr(stream[:16]),
+)
+def test_a_full_read_of_anything_takes_little_time_and_memory(stream: bytes) -> None:
+    """256 KiB is what one read brings; the bounds are several times what the machine of the figures needs."""
+    parser = Parser(Limits())
+    started = time.thread_time()
+    parser.feed(stream)
+    assert time.thread_time() - started < 0.3
+    tracemalloc.start()
+    try:
+        Parser(Limits()).feed(stream)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 << 20
