@@ -20,6 +20,7 @@ from grpc_status import rpc_status  # type: ignore[import-untyped]
 from kvservice.api.server import ApiServer
 from kvservice.commands.registry import TABLE
 from kvservice.config import Config
+from kvservice.config_values import HostPort
 from kvservice.keyspace.machine import Machine
 from kvservice.recovery import new_raft
 from kvservice.service import Service
@@ -78,7 +79,7 @@ class LocalNode:
 
     def __init__(self, **settings: Any) -> None:
         loop = asyncio.get_running_loop()
-        self.config = Config(grpc_addr="127.0.0.1:0", **settings)
+        self.config = Config(grpc_addr=HostPort("127.0.0.1", 0), **settings)
         self.machine = Machine(TABLE, self.config.databases, random.Random)
         stats = Stats(self.config)
         self.service = Service(self.config, TABLE, self.machine, stats, loop.call_soon, loop.call_later)
@@ -102,6 +103,12 @@ class LocalNode:
         named = [(f"grpc.{name}", value) for name, value in options.items()]
         # Channels in one process share connections by default; a test wants its own.
         return grpc.aio.insecure_channel(str(self.api.address), options=[*named, ("grpc.use_local_subchannel_pool", 1)])
+
+
+async def unary_bytes(channel: grpc.aio.Channel, method: str, request: bytes) -> bytes:
+    """Call a method with bytes that need not be a message."""
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/redan.kv.v1.KVService/{method}")
+    return await call(request)
 
 
 class Client:
@@ -142,7 +149,7 @@ class Failure:
     def __init__(self, error: grpc.aio.AioRpcError) -> None:
         self.code = error.code()
         self.message = error.details() or ""
-        status: status_pb2.Status | None = rpc_status.from_call(error)  # type: ignore[no-any-unimported]
+        status: status_pb2.Status | None = rpc_status.from_call(error)
         self.info: Any = None
         self.fields: dict[str, str] = {}
         self.has_retry_delay = False

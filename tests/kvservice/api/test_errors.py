@@ -14,7 +14,7 @@ from kvservice import errors
 from kvservice.api.status import DOMAIN, InvalidField, code_of, outcome_of, status_of, text_of
 from kvservice.errors import Loading, NotAppliedError, OutcomeUnknownError, RedanError, RequestError, ShuttingDown
 from redan.kv.v1 import kv_pb2
-from tests.kvservice.api.local_node import Client, LocalNode, failure_of, serving, until
+from tests.kvservice.api.local_node import Client, LocalNode, failure_of, serving, unary_bytes, until
 
 Node = tuple[LocalNode, Client]
 
@@ -193,11 +193,12 @@ async def test_bytes_that_are_no_message_are_refused(node: Node) -> None:
     running, _ = node
     garbage = b"\xff\xff\xff\xff\xff\x01"
     async with running.channel() as channel:
-        for method in ("KVService/Get", "KVService/Scan", "KVService/MultiSet", "KVService/Execute"):
-            failure = await failure_of(channel.unary_unary(f"/redan.kv.v1.{method}")(garbage))
+        for method in ("Get", "Scan", "MultiSet", "Execute"):
+            failure = await failure_of(unary_bytes(channel, method, garbage))
             assert (failure.code.name, failure.reason) == ("INVALID_ARGUMENT", "MALFORMED_MESSAGE")
-        stream = channel.unary_stream("/redan.kv.v1.KVService/ScanStream")(garbage)
-        failure = await failure_of(stream.read())
+        scan: grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
+        scan = channel.unary_stream("/redan.kv.v1.KVService/ScanStream")
+        failure = await failure_of(scan(garbage).read())
         assert (failure.code.name, failure.reason) == ("INVALID_ARGUMENT", "MALFORMED_MESSAGE")
 
 
@@ -230,7 +231,7 @@ async def test_requests_in_memory_are_bounded(node: Node) -> None:
 async def test_an_unknown_method_is_unimplemented(node: Node) -> None:
     running, _ = node
     async with running.channel() as channel:
-        failure = await failure_of(channel.unary_unary("/redan.kv.v1.KVService/Nothing")(b""))
+        failure = await failure_of(unary_bytes(channel, "Nothing", b""))
     assert failure.code.name == "UNIMPLEMENTED"
 
 

@@ -165,10 +165,10 @@ async def test_what_is_wrong_with_the_stream_is_said_after_earlier_responses(nod
 
 async def test_bytes_that_are_no_batch_end_the_stream(node: Node) -> None:
     running, client = node
-    raw = running.channel()
-    async with raw:
-        call = raw.stream_stream("/redan.kv.v1.KVService/Pipeline")(iter([b"\xff\xff\xff\xff\xff\x01"]))
-        failure = await failure_of(call.read())
+    async with running.channel() as channel:
+        pipeline: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+        pipeline = channel.stream_stream("/redan.kv.v1.KVService/Pipeline")
+        failure = await failure_of(pipeline(iter([b"\xff\xff\xff\xff\xff\x01"])).read())
     assert (failure.code.name, failure.reason) == ("INVALID_ARGUMENT", "MALFORMED_MESSAGE")
     assert (await client.execute(b"PING")).status == "PONG"
 
