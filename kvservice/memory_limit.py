@@ -15,7 +15,7 @@ from typing import Final
 
 from kvservice.batch import Call
 from kvservice.commands.reply import Reply
-from kvservice.keyspace.eviction import Evictor
+from kvservice.keyspace.eviction import NOT_USE, Evictor
 from kvservice.service import Service
 from kvservice.session import Session
 
@@ -55,8 +55,10 @@ class MemoryLimit:
         service.on_config_changed.append(self.config_changed)
 
     def refresh(self) -> None:
-        """Take over the size of the slot dicts; call ten times a second."""
+        """Take over the size of the slot dicts, and whether use is tracked; call ten times a second."""
         self._overhead_bytes = self._service.machine.memory.overhead_bytes
+        self._evictor.drop_unasked(_now_ms())
+        self._service.runner.touch = self._touch if self._evictor.is_tracking else None
 
     def config_changed(self, fields: frozenset[str]) -> None:
         """Take over the policy."""
@@ -103,6 +105,8 @@ class MemoryLimit:
             return
         now_ms = _now_ms()
         for row, args in zip(call.rows, call.commands, strict=True):
+            if row.name in NOT_USE:
+                continue
             keys = row.keys_of(args)
             if keys:
                 self._evictor.touch(call.db, keys, now_ms)

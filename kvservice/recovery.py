@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Final, NamedTuple
 
 from kvservice.config import Config
-from kvservice.keyspace.image import load_chunk
+from kvservice.keyspace.image import ImageDamaged, load_chunk
 from kvservice.keyspace.machine import Machine
 from kvservice.logs import Event, Log
 from persistence.disk import Disk
@@ -87,7 +87,10 @@ async def _load(path: Path, disk: Disk, machine: Machine) -> SnapshotMeta:
         meta = reader.meta
         turn = shown = started
         for chunk in reader.chunks():
-            load_chunk(machine.databases, chunk)
+            try:
+                load_chunk(machine.databases, chunk)
+            except ImageDamaged as error:
+                raise Damaged(str(path), 0, str(error)) from error
             now = perf_counter()
             if now - turn > SLICE_SECONDS:
                 await asyncio.sleep(0)

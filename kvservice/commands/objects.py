@@ -1,8 +1,8 @@
 """OBJECT: what Redis shows of a value's inside.
 
 Guarantees: ENCODING and REFCOUNT answer as Redis 7.2 does for the same history. IDLETIME and FREQ tell what this node
-has seen since it began to track use: IDLETIME is a lower bound, and the first one begins the tracking where no eviction
-policy has done so (keyspace/access).
+has seen since it began to track use: IDLETIME is a lower bound, and where no eviction policy tracks use, the first one
+begins it, and an hour without another one ends it (keyspace/access).
 Reference: the Redis command pages of OBJECT.
 """
 
@@ -56,6 +56,7 @@ def idle_seconds(ctx: Context, args: Args) -> Reply:
         db.access.reserve(db.key_count)
     if db.access.lfu:
         raise RequestError(IS_LFU)
+    db.access.asked_ms = now_ms
     return db.access.idle_ms(args[2], now_ms) // 1000
 
 

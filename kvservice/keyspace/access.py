@@ -31,7 +31,7 @@ LFU_MAX: Final = 255
 class AccessTable:
     """The cells of one database. ``chance(start, stop)`` is a random whole number below ``stop``."""
 
-    __slots__ = ("cells", "chance", "lfu", "lfu_decay_minutes", "lfu_log_factor", "mask", "origin_ms")
+    __slots__ = ("asked_ms", "cells", "chance", "lfu", "lfu_decay_minutes", "lfu_log_factor", "mask", "origin_ms")
 
     def __init__(
         self,
@@ -44,6 +44,8 @@ class AccessTable:
     ) -> None:
         self.origin_ms = now_ms - (1 << STEP_BITS)
         """Time of step 0; tracking began one step later."""
+        self.asked_ms = now_ms
+        """When OBJECT IDLETIME last asked; a table that nobody asks is dropped where no policy needs it."""
         self.lfu = lfu
         self.chance = chance
         self.lfu_log_factor = lfu_log_factor

@@ -30,6 +30,8 @@ ENTRY_BYTES: Final = 40
 FRUITLESS_MAX: Final = 32
 """Draws in a row that may bring nothing new before a call gives up."""
 
+UNASKED_MS: Final = 3_600_000
+
 NOT_USE: Final = frozenset({"exists", "type", "ttl", "pttl", "expiretime", "pexpiretime", "object"})
 """Commands that look at a key without using it, as in Redis."""
 
@@ -55,13 +57,21 @@ class Evictor:
         """Chosen and not yet deleted."""
         self._next_db = 0
         self._policy = "noeviction"
+        self._needs_use = False
         self._samples = 5
         self._now_ms = 0
 
     @property
     def is_tracking(self) -> bool:
-        """Whether the policy needs to know when keys are used."""
-        return self._policy.endswith(("lru", "lfu"))
+        """Whether somebody needs to know when keys are used: the policy, or OBJECT IDLETIME within the last hour."""
+        return self._needs_use or any(db.access is not None for db in self._databases)
+
+    def drop_unasked(self, now_ms: int) -> None:
+        """End the tracking that OBJECT IDLETIME began, if it has not come back; call now and then."""
+        if not self._needs_use:
+            for db in self._databases:
+                if db.access is not None and now_ms - db.access.asked_ms > UNASKED_MS:
+                    db.access = None
 
     def configure(
         self, policy: str, samples: int, now_ms: int, lfu_log_factor: int = 10, lfu_decay_minutes: int = 1
@@ -69,11 +79,13 @@ class Evictor:
         """Take over the settings; what was known of use is kept while lru stays lru and lfu stays lfu."""
         was_lfu = self._policy.endswith("lfu")
         self._policy = policy
+        self._needs_use = policy.endswith(("lru", "lfu"))
         self._samples = samples
         self._pool.clear()
         for db in self._databases:
-            if not self.is_tracking:
-                db.access = None
+            if not self._needs_use:
+                if db.access is not None and db.access.lfu:
+                    db.access = None
             elif db.access is None or was_lfu != policy.endswith("lfu"):
                 db.access = AccessTable(now_ms, lfu=policy.endswith("lfu"), chance=self._randrange)
                 db.access.reserve(db.key_count)

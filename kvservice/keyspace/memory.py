@@ -1,7 +1,8 @@
 """How much memory the keyspace takes: what ``maxmemory`` is compared with.
 
 The databases add up keys, values and deadlines as they change. What the dicts of the slots take is asked of the dicts
-themselves, one shard of 1,024 slots at a time, because a dict grows by leaps that nobody is told of.
+themselves, one shard of 1,024 slots at a time, because a dict grows by leaps that nobody is told of. Nor does it shrink
+when keys go; so a dict that is mostly empty is replaced by a copy, on the same round.
 
 Guarantees: ``used_bytes`` costs an addition for each database; it is within 15 % of the growth of the process for keys
 and values of all sizes (tests/kvservice/keyspace/test_memory.py measures it).
@@ -18,6 +19,14 @@ from kvservice.keyspace.database import NO_DEADLINES, NO_VALUES, Database
 from kvservice.keyspace.slots import SHARDS, SLOTS_PER_SHARD
 
 LIST_BYTES: Final = getsizeof(NO_VALUES)
+
+SHRINK_BYTES_MIN: Final = 1024
+"""Dicts below this size are left alone."""
+EMPTY_ENTRY_BYTES: Final = 256
+"""A dict that has just grown takes up to 110 bytes for each key; one that takes this many is mostly empty."""
+SLACK_BYTES: Final = 2 * SLOTS_PER_SHARD * SHRINK_BYTES_MIN // 8
+USUAL_ENTRY_BYTES: Final = 2 * EMPTY_ENTRY_BYTES // 3
+"""A shard that takes more than these for its keys has mostly empty dicts in it; looking for them costs 0.3 ms."""
 
 
 class MemoryMeter:
@@ -44,12 +53,33 @@ class MemoryMeter:
         shard = self._next_shard
         for db, totals in zip(self._databases, self._dict_bytes, strict=True):
             totals[shard] = shard_bytes(db, shard)
+            if totals[shard] > SLACK_BYTES + USUAL_ENTRY_BYTES * shard_keys(db, shard):
+                shrink(db, shard)
+                totals[shard] = shard_bytes(db, shard)
         self._next_shard = (shard + 1) % SHARDS
 
     def refresh(self) -> None:
         """Measure all slot dicts: some milliseconds."""
         for _ in range(SHARDS):
             self.refresh_shard()
+
+
+def shard_keys(db: Database, shard: int) -> int:
+    """Return the number of keys in one shard."""
+    first = shard * SLOTS_PER_SHARD
+    return sum(map(len, db.values[first : first + SLOTS_PER_SHARD]))
+
+
+def shrink(db: Database, shard: int) -> None:
+    """Replace the dicts of a shard that are mostly empty. No command and no running snapshot can tell."""
+    first = shard * SLOTS_PER_SHARD
+    for slot in range(first, first + SLOTS_PER_SHARD):
+        keys = db.values[slot]
+        if getsizeof(keys) > SHRINK_BYTES_MIN + EMPTY_ENTRY_BYTES * len(keys):
+            db.values[slot] = dict(keys)
+        deadlines = db.expires[slot]
+        if deadlines and getsizeof(deadlines) > SHRINK_BYTES_MIN + EMPTY_ENTRY_BYTES * len(deadlines):
+            db.expires[slot] = dict(deadlines)
 
 
 def shard_bytes(db: Database, shard: int) -> int:

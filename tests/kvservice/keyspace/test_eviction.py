@@ -189,6 +189,23 @@ def test_what_is_known_of_use_outlives_a_change_from_allkeys_to_volatile(ours: I
     assert ours.say("OBJECT IDLETIME a") == 5
 
 
+def test_asking_for_idle_time_begins_tracking_and_an_hour_without_asking_ends_it(ours: InProcess) -> None:
+    evictor = evictor_of(ours, "noeviction")
+    ours.say("SET a 1")
+    tracking = [evictor.is_tracking]
+    ours.say("OBJECT IDLETIME a")
+    tracking.append(evictor.is_tracking)
+    ours.pass_ms(50_000)
+    evictor.touch(0, [b"a"], ours.clock.now_ms)
+    ours.pass_ms(2_000)
+    assert ours.say("OBJECT IDLETIME a") == 2
+    evictor.drop_unasked(ours.clock.now_ms + 3_600_000)
+    tracking.append(evictor.is_tracking)
+    evictor.drop_unasked(ours.clock.now_ms + 3_600_001)
+    tracking.append(evictor.is_tracking)
+    assert tracking == [False, True, True, False]
+
+
 def test_object_freq_and_idletime_answer_by_policy(ours: InProcess) -> None:
     evictor = evictor_of(ours, "allkeys-lfu")
     ours.say("SET a 1")

@@ -47,6 +47,22 @@ def test_used_bytes_follow_writes_at_once_and_dicts_shard_by_shard(ours: InProce
     assert meter.used_bytes == 0
 
 
+def test_dicts_that_have_lost_most_of_their_keys_give_memory_back(ours: InProcess) -> None:
+    meter = MemoryMeter(ours.databases)
+    for number in range(100_000):
+        ours.run(b"SET", b"{%d}%d" % (number % 50, number), b"1", b"EX", b"100")
+    meter.refresh()
+    full = meter.overhead_bytes
+    for number in range(99_000):
+        ours.run(b"DEL", b"{%d}%d" % (number % 50, number))
+    left = sorted(ours.databases[0].items())
+    for _ in range(2):
+        meter.refresh()
+    assert meter.overhead_bytes < full / 4
+    assert sorted(ours.databases[0].items()) == left
+    assert ours.say("TTL {49}99999") == 100
+
+
 def test_tables_of_use_are_counted(ours: InProcess) -> None:
     meter = MemoryMeter(ours.databases)
     ours.databases[0].access = AccessTable(0)
