@@ -30,6 +30,9 @@ from persistence.segment import (
 LogRecord = tuple[Path, int, WalRecord]
 """A segment, the offset in bytes of the frame, and a record in it."""
 
+FrameRecords = tuple[Path, int, list[WalRecord]]
+"""A segment, the offset in bytes of a frame, and its records."""
+
 SegmentState = Literal["continued", "sealed", "open", "torn", "damaged"]
 
 
@@ -52,7 +55,7 @@ class SegmentFinding(NamedTuple):
 
 def read_segments(
     disk: Disk, segments: Sequence[SegmentFile], *, salt: bytes | None, end: int | None
-) -> Iterator[LogRecord]:
+) -> Iterator[FrameRecords]:
     """Yield the records of consecutive segments, those first that the first of them carries over from before it.
 
     end: where the last segment ends, in bytes, when this process writes it. Raises `Damaged`, `DiskFailed`.
@@ -62,17 +65,17 @@ def read_segments(
         handle, header = open_segment(disk, segment, salt)
         try:
             if previous_crc is None:
-                for record in header.carried:
-                    yield segment.path, HEADER_BYTES, record
+                yield segment.path, HEADER_BYTES, list(header.carried)
             else:
                 check_link(segment, header, previous_crc)
             last = segment is segments[-1]
             previous_crc = header.crc
             for frame in chain_frames(disk, segment, handle, header, last=last, end=end if last else None):
                 previous_crc = frame.crc
-                for record in records_of(segment.path, frame):
-                    if record.kind < CONTROL_KIND_MIN:
-                        yield segment.path, frame.offset, record
+                records = records_of(segment.path, frame)
+                # The log's own records stand alone in their frames.
+                if records and records[0].kind < CONTROL_KIND_MIN:
+                    yield segment.path, frame.offset, records
         finally:
             disk.close(handle)
 
@@ -87,7 +90,9 @@ def segments_from(segments: Sequence[SegmentFile], from_index: int) -> Sequence[
 
 def read_log(directory: Path, disk: Disk) -> Iterator[LogRecord]:
     """Yield every record of the log in a directory, with its place. Raises `Damaged`, `DiskFailed`."""
-    yield from read_segments(disk, _all_segments(directory, disk), salt=None, end=None)
+    for path, offset, records in read_segments(disk, _all_segments(directory, disk), salt=None, end=None):
+        for record in records:
+            yield path, offset, record
 
 
 def _all_segments(directory: Path, disk: Disk) -> list[SegmentFile]:

@@ -21,7 +21,7 @@ Layout, little endian; a frame starts at a multiple of 8 and its length is one:
 - synced: offset in this segment up to which all bytes were known durable when this frame was written.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from struct import Struct
 from typing import NamedTuple
 
@@ -125,18 +125,20 @@ def frame_at(key: FrameKey, content: bytes, position: int, offset: int) -> Frame
     return Frame(offset, offset + FRAME_HEADER_BYTES + length, previous_crc, crc, synced, payload)
 
 
-def decode_records(payload: bytes) -> Iterator[WalRecord]:
-    """Yield the records of a payload. Raises ValueError when they do not fill it exactly."""
+def decode_records(payload: bytes) -> list[WalRecord]:
+    """Return the records of a payload. Raises ValueError when they do not fill it exactly."""
     position = 0
     end = len(payload)
     unpack = RECORD_HEADER.unpack_from
+    records = []
     # Fewer bytes than a record header can only be padding: it is shorter than 8.
     while end - position >= RECORD_HEADER_BYTES:
         kind, index, length = unpack(payload, position)
-        position += RECORD_HEADER_BYTES
-        if length > end - position:
+        start = position + RECORD_HEADER_BYTES
+        position = start + length
+        if position > end:
             raise ValueError("a record is longer than its frame")
-        yield WalRecord(kind, index, payload[position : position + length])
-        position += length
-    if payload[position:].strip(b"\0"):
+        records.append(WalRecord(kind, index, payload[start:position]))
+    if position != end and payload[position:].strip(b"\0"):
         raise ValueError("bytes follow the last record of a frame")
+    return records

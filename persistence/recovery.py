@@ -134,7 +134,7 @@ def check_link(segment: SegmentFile, header: SegmentHeader, previous_crc: int) -
 def records_of(path: Path, frame: Frame) -> list[WalRecord]:
     """Return the records of a frame. Raises `Damaged`."""
     try:
-        return list(decode_records(frame.payload))
+        return decode_records(frame.payload)
     except ValueError as error:
         raise Damaged(str(path), frame.offset, str(error)) from error
 

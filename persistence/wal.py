@@ -144,7 +144,8 @@ class Wal:
         with writer.files_lock:
             segments = segments_from(list(writer.segments), from_index)
             end = writer.offset
-        return (record for _, _, record in read_segments(self._disk, segments, salt=self._salt, end=end))
+        frames = read_segments(self._disk, segments, salt=self._salt, end=end)
+        return (record for _, _, records in frames for record in records)
 
     @property
     def first_index(self) -> int:
