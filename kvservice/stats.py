@@ -114,6 +114,10 @@ class Stats:
             stats = self.commands[row] = CommandStats()
         return stats
 
+    def told(self) -> list[tuple[Command, CommandStats]]:
+        """Return what is shown by command: rows without a summary stand for no command that a client can name."""
+        return [(row, stats) for row, stats in self.commands.items() if row.summary]
+
     def executed(self, row: Command, count: int, nanoseconds: int) -> None:
         """Count ``count`` executions of one command that took ``nanoseconds`` together; hot."""
         stats = self.of(row)

@@ -65,7 +65,7 @@ def _zeros(names: str) -> Fields:
 def commandstats(service: ServicePort) -> Fields:
     """Return the section Commandstats: one field for each command that was called or refused."""
     fields: list[tuple[str, object]] = []
-    for row, counted in service.stats.commands.items():
+    for row, counted in service.stats.told():
         if not (counted.calls or counted.rejected or counted.failed):
             continue
         microseconds = counted.nanoseconds // 1000
@@ -91,7 +91,7 @@ def latencystats(service: ServicePort) -> Fields:
         return []
     wanted = service.stats.percentiles
     fields: list[tuple[str, object]] = []
-    for row, counted in service.stats.commands.items():
+    for row, counted in service.stats.told():
         if any(counted.buckets):
             ends = percentiles_us(counted.buckets, wanted)
             values = ",".join(f"p{percentile:g}={end:.3f}" for percentile, end in zip(wanted, ends, strict=True))

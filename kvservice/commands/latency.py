@@ -74,7 +74,7 @@ def reset(call: ServerCall, args: Args) -> Reply:
 def histogram(call: ServerCall, args: Args) -> Reply:
     """Answer, by command, the number of answers and their cumulated times; a container means its subcommands."""
     counted = call.service.stats.commands
-    rows: Iterable[Command] = [*counted]
+    rows: Iterable[Command] = [row for row, _stats in call.service.stats.told()]
     if len(args) > 2:
         chosen = [row for name in args[2:] if (row := named(call.service.table, name)) is not None]
         rows = [leaf for row in chosen for leaf in (row, *row.subcommands.values())]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from kvservice.admission import REFUSED
 from kvservice.commands.registry import TABLE
 from kvservice.commands.table import Command
 from kvservice.config import Config
@@ -86,3 +87,14 @@ def test_reset_forgets_counts_but_not_the_peak_of_memory() -> None:
     assert stats.commands == {}
     assert (stats.commands_processed, stats.net_input_bytes) == (0, 0)
     assert (len(stats.slowlog), stats.peak_memory_bytes) == (1, 1234)
+
+
+def test_rows_that_stand_for_no_command_are_not_told() -> None:
+    stats = Stats(Config())
+    stats.executed(REFUSED, 1, 10)
+    stats.executed(row(b"get"), 1, 10)
+    assert [told.name for told, _counts in stats.told()] == ["get"]
+
+
+def test_every_command_can_be_told() -> None:
+    assert [told.name for top in TABLE.rows for told in (top, *top.subcommands.values()) if not told.summary] == []

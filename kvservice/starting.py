@@ -1,0 +1,43 @@
+"""What INFO and /metrics see of a node that has not opened its log yet.
+
+Guarantees: the figures of a node that knows nothing: no leader, position 0, still loading.
+Leaves to the caller: putting the real node, log and snapshots in place of these once they exist (kvservice/server).
+"""
+
+from __future__ import annotations
+
+from time import time
+
+
+class StartingNode:
+    """Consensus before it is there."""
+
+    is_leader = False
+    leader_id: str | None = None
+    term = 0
+    last_index = 0
+    commit_index = 0
+    applied_index = 0
+    is_replayed = False
+    replay_remaining = 0
+    proposals_pending = 0
+
+
+class StartingLog:
+    """A log that is not open."""
+
+    bytes_on_disk = 0
+
+
+class StartingSnapshots:
+    """No snapshots yet."""
+
+    in_progress = False
+    current_seconds = -1.0
+    last_ok = True
+    last_seconds = -1.0
+    taken = 0
+    changes_since_last = 0
+
+    def __init__(self) -> None:
+        self.last_saved_s = int(time())
