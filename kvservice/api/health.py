@@ -70,12 +70,13 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # th
         """Tell the status of one service, and each change of it."""
         last: int | None = None
         while True:
+            is_last = self._is_stopping
             status = self.status_of(request.service)
             if status is None:
                 status = int(health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
             if status != last:
                 yield health_pb2.HealthCheckResponse(status=status)
                 last = status
-            if self._is_stopping:
+            if is_last:
                 return
             await asyncio.sleep(POLL_SECONDS)
