@@ -72,7 +72,7 @@ class Runner:
         started_ns = perf_counter_ns()
         if count > 1 and (row is None or not row.is_quick or self.slow_threshold_us < ONE_BY_ONE_BELOW_US):
             return self._run_one_by_one(call)
-        replies = self.machine.execute(call.db, call.rows, call.commands)
+        replies = self.machine.execute(call.db, call.rows, call.commands, row)
         ended_ns = perf_counter_ns()
         stats = self.stats
         if row is None:

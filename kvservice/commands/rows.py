@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvservice.commands.table import Command, Handler, KeySpec, flags
+from kvservice.commands.table import Command, GroupHandler, Handler, KeySpec, flags
 
 IMPLIED_CATEGORIES: Final = {
     "write": ("write",),
@@ -38,6 +38,7 @@ class Family:
         since: str,
         summary: str,
         complexity: str = "O(1)",
+        run_group: GroupHandler | None = None,
     ) -> Command:
         """Return the row of one command of this family; ``words`` are its flags."""
         its_flags = flags(words)
@@ -47,4 +48,16 @@ class Family:
                 categories.update(implied)
         if "fast" not in its_flags:
             categories.add("slow")
-        return Command(name, run, arity, its_flags, keys, self.group, since, summary, complexity, frozenset(categories))
+        return Command(
+            name,
+            run,
+            arity,
+            its_flags,
+            keys,
+            self.group,
+            since,
+            summary,
+            complexity,
+            frozenset(categories),
+            run_group=run_group,
+        )

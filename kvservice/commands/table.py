@@ -24,6 +24,9 @@ Args = list[bytes]
 """A command as clients send it: the name at position 0, then its arguments."""
 
 Handler = Callable[[Any, Args], Reply]
+GroupHandler = Callable[[Any, list[Args]], list[Reply] | None]
+"""Runs a group of commands of one row and one length; raises nothing. None leaves the group to ``run``: then nothing was
+changed or counted."""
 KeyFinder = Callable[[Args], Sequence[bytes]]
 
 
@@ -66,6 +69,8 @@ class Command:
     categories: frozenset[str] = frozenset()
     plane: Plane = Plane.DATA
     find_keys: KeyFinder | None = None
+    run_group: GroupHandler | None = None
+    """Does what ``run`` does for each of many; only where the calls in between would cost more than the work."""
     subcommands: dict[bytes, Command] = field(default_factory=dict)
     arity_min: int = field(init=False)
     arity_max: int = field(init=False)

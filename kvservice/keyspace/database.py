@@ -142,7 +142,12 @@ class Database:
         expires = self.expires[slot]
         if expires is not None and key in expires:
             self.drop_deadline(slot, key)
-        self.store(slot, key, value)
+        values = self.values[slot]
+        old = values.get(key)
+        if type(old) is bytes and type(value) is bytes and len(old) == len(value):
+            values[key] = value
+        else:
+            self.store(slot, key, value)
 
     def put(self, key: bytes, value: Value) -> None:
         """Store a value and keep the key's deadline, as APPEND and INCR do."""

@@ -77,8 +77,8 @@ class Machine:
         clock = self.clock
         clock.now_ms = wall_clock_ms if wall_clock_ms > clock.stamp_ms else clock.stamp_ms
 
-    def execute(self, db: int, rows: list[Command], commands: list[Args]) -> list[Reply]:
-        """Run commands in order and return their replies; hot.
+    def execute(self, db: int, rows: list[Command], commands: list[Args], row: Command | None = None) -> list[Reply]:
+        """Run commands in order and return their replies; hot. ``row`` is that of all, if they are alike.
 
         Fewer replies than commands mean that the command after the last reply needs an entry that moves time.
         """
@@ -86,6 +86,10 @@ class Machine:
         context.db = self.databases[db]
         if self.snapshot is not None and context.applying:
             return self._execute_saving(self.snapshot, rows, commands)
+        if row is not None and row.run_group is not None and len(commands) > 1:
+            together = row.run_group(context, commands)
+            if together is not None:
+                return together
         replies: list[Reply] = []
         append = replies.append
         for row, args in zip(rows, commands, strict=True):
