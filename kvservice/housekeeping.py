@@ -32,11 +32,13 @@ class Housekeeping:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._ticks = 0
+        self._due_s = 0.0
         self.each_tick: list[Callable[[], None]] = []
         """Further work of a tick: snapshots that are due, memory accounting."""
 
     def start(self) -> None:
         """Begin ticking."""
+        self._due_s = self._loop.time() + TICK_SECONDS
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
 
     def stop(self) -> None:
@@ -45,9 +47,12 @@ class Housekeeping:
             self._timer.cancel()
 
     def _tick(self) -> None:
+        now_s = self._loop.time()
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self._ticks += 1
         service = self._service
+        service.stats.latency.note("event-loop", (now_s - self._due_s) * 1000)
+        self._due_s = now_s + TICK_SECONDS
         machine = service.machine
         if service.refusal is None and service.stats.is_expiring_actively and not service.holds.is_paused:
             self._move_time_if_due()
@@ -82,5 +87,6 @@ class Housekeeping:
             if not has_more:
                 return
             if perf_counter() - started > EXPIRE_SECONDS:
+                service.stats.latency.note("expire-cycle", (perf_counter() - started) * 1000)
                 self._loop.call_soon(self._expire)
                 return

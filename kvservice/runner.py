@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter_ns, time_ns
 
+from kvservice.admission import REFUSED
 from kvservice.batch import Batch, Call
 from kvservice.commands.reply import Reply
+from kvservice.commands.table import Args, Command
 from kvservice.keyspace.machine import Machine
 from kvservice.session import Session
 from kvservice.stats import Stats
@@ -18,6 +20,7 @@ from replication.core.messages import Entry
 
 ONE_BY_ONE_BELOW_US = 1000
 """Below this slow-log threshold every command is timed alone; else only those that are not O(1)."""
+NEVER_US = 1 << 60
 
 
 class Runner:
@@ -28,10 +31,16 @@ class Runner:
         self.stats = stats
         self._release = release
         """Told a session that was held until its pending writes were answered."""
-        self.slow_threshold_us = 10_000
-        """Commands that take as long go to the slow log; negative = none."""
+        self._slow_us = 0
+        self._watched_ns = 0
         self.touch: Callable[[Call], None] | None = None
         """Told every call that ran, when an eviction policy needs to know what was used."""
+        self.watch(10_000, 0)
+
+    def watch(self, slow_us: int, latency_ms: int) -> None:
+        """Set from when on a command is slow: for the slow log (negative = none), for the latency monitor (0 = none)."""
+        self._slow_us = slow_us if slow_us >= 0 else NEVER_US
+        self._watched_ns = min(self._slow_us, latency_ms * 1000 or NEVER_US) * 1000
 
     @property
     def stamp_ms(self) -> int:
@@ -70,7 +79,7 @@ class Runner:
         row = call.row
         count = len(call.commands)
         started_ns = perf_counter_ns()
-        if count > 1 and (row is None or not row.is_quick or self.slow_threshold_us < ONE_BY_ONE_BELOW_US):
+        if count > 1 and (row is None or not row.is_quick or self._slow_us < ONE_BY_ONE_BELOW_US):
             return self._run_one_by_one(call)
         replies = self.machine.execute(call.db, call.rows, call.commands, row)
         ended_ns = perf_counter_ns()
@@ -78,10 +87,11 @@ class Runner:
         if row is None:
             row = call.rows[0]
         spent_ns = ended_ns - started_ns
-        stats.executed(row, count, spent_ns)
-        stats.answered(row, count, (ended_ns - call.arrived_ns) // 1000)
-        if spent_ns // count // 1000 >= self.slow_threshold_us >= 0:
-            stats.slowlog.note(call.commands[0], spent_ns // count // 1000, call.session)
+        if row is not REFUSED:
+            stats.executed(row, count, spent_ns)
+            stats.answered(row, count, (ended_ns - call.arrived_ns) // 1000)
+        if spent_ns >= self._watched_ns:
+            self._note_slow(row, call.commands[0], spent_ns // count // 1000, call.session)
         self._after(call)
         return replies
 
@@ -92,7 +102,7 @@ class Runner:
         replies: list[Reply] = []
         rows, commands = call.rows, call.commands
         position, count = 0, len(commands)
-        is_timing_all = self.slow_threshold_us < ONE_BY_ONE_BELOW_US
+        is_timing_all = self._slow_us < ONE_BY_ONE_BELOW_US
         while position < count:
             end = position + 1
             if rows[position].is_quick and not is_timing_all:
@@ -106,15 +116,21 @@ class Runner:
             latency_us = (started_ns + spent_ns - call.arrived_ns) // 1000
             for at in range(position, position + len(got)):
                 row = rows[at]
-                stats.executed(row, 1, share_ns)
-                stats.answered(row, 1, latency_us)
-            if share_ns // 1000 >= self.slow_threshold_us >= 0:
-                stats.slowlog.note(commands[position], share_ns // 1000, call.session)
+                if row is not REFUSED:
+                    stats.executed(row, 1, share_ns)
+                    stats.answered(row, 1, latency_us)
+            if spent_ns >= self._watched_ns:
+                self._note_slow(rows[position], commands[position], share_ns // 1000, call.session)
             if len(got) < end - position:
                 break
             position = end
         self._after(call)
         return replies
+
+    def _note_slow(self, row: Command, args: Args, microseconds: int, session: Session) -> None:
+        if microseconds >= self._slow_us:
+            self.stats.slowlog.note(args, microseconds, session)
+        self.stats.latency.note("fast-command" if "fast" in row.flags else "command", microseconds / 1000)
 
     def _after(self, call: Call) -> None:
         failures = self.machine.failures

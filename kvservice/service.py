@@ -20,16 +20,18 @@ from typing import cast
 
 from kvservice.admission import REFUSED, refusal, unknown_command
 from kvservice.batch import Batch, Call
+from kvservice.commands.containers import leaf
 from kvservice.commands.ports import SnapshotsPort, WalStatsPort
 from kvservice.commands.reply import ErrorReply, Pending, Reply
 from kvservice.commands.table import Args, Command, CommandTable
 from kvservice.config import Config
-from kvservice.errors import Loading, OutOfMemory, RedanError, ShuttingDown
+from kvservice.errors import Loading, OutOfMemory, RedanError, RequestError, ShuttingDown
 from kvservice.gateway.resp import encode_commands
 from kvservice.holds import Holds
 from kvservice.keyspace.machine import InternalError, Machine
 from kvservice.runner import Runner
 from kvservice.session import Session
+from kvservice.starting import StartingLog, StartingNode, StartingSnapshots
 from kvservice.stats import Stats
 from replication.core.messages import EntryKind
 from replication.errors import ReplicationError
@@ -52,10 +54,6 @@ class ServerCall:
 class Service:
     """What a node does for its callers."""
 
-    node: Node
-    snapshots: SnapshotsPort
-    wal_stats: WalStatsPort
-
     def __init__(
         self,
         config: Config,
@@ -69,6 +67,10 @@ class Service:
         self.table = table
         self.machine = machine
         self.stats = stats
+        # INFO and /metrics are answered before the log is open.
+        self.node = cast(Node, StartingNode())
+        self.wal_stats: WalStatsPort = StartingLog()
+        self.snapshots: SnapshotsPort = StartingSnapshots()
         self.sessions: dict[int, Session] = {}
         self.started_s = time()
         self.run_id = token_hex(20)
@@ -103,7 +105,7 @@ class Service:
         config = self.config
         self._key_bytes_max = config.key_bytes_max
         self._maxmemory = config.maxmemory
-        self.runner.slow_threshold_us = config.slowlog_log_slower_than
+        self.runner.watch(config.slowlog_log_slower_than, config.latency_monitor_threshold)
         for listener in self.on_config_changed:
             listener(fields)
 
@@ -148,6 +150,7 @@ class Service:
         if (
             row is None
             or not row.is_data
+            or row.subcommands
             or not row.arity_min <= len(args) <= row.arity_max
             or self.refusal is not None
             or self.holds.is_paused
@@ -213,7 +216,12 @@ class Service:
         if row is None:
             error = unknown_command(args)
         else:
-            error = refusal(row, args, session, self.refusal, self._key_bytes_max)
+            try:
+                # A subcommand is counted, and checked, by its own row.
+                row = leaf(row, args) if row.subcommands else row
+                error = refusal(row, args, session, self.refusal, self._key_bytes_max)
+            except RequestError as unknown:
+                error = unknown
             if error is None and row.deny_oom and self._maxmemory and not self.make_room():
                 error = OutOfMemory()
         if error is None:
