@@ -1,6 +1,6 @@
 """What the node does by itself, ten times a second: time for due deadlines, removal of expired keys, samples, limits.
 
-Guarantees: each tick does bounded work; no command can observe that expired keys are removed (DBSIZE alone counts them).
+Guarantees: each tick does bounded work; no command can observe that expired keys are removed (only DBSIZE counts).
 Leaves to the caller: nothing; it runs from ``start`` until ``stop``.
 Reference: Redis ``serverCron`` and its hz of 10.
 """

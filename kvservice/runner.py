@@ -38,7 +38,7 @@ class Runner:
         self.watch(10_000, 0)
 
     def watch(self, slow_us: int, latency_ms: int) -> None:
-        """Set from when on a command is slow: for the slow log (negative = none), for the latency monitor (0 = none)."""
+        """Set from when on a command is slow: for the slow log (negative = never), the latency monitor (0 = never)."""
         self._slow_us = slow_us if slow_us >= 0 else NEVER_US
         self._watched_ns = min(self._slow_us, latency_ms * 1000 or NEVER_US) * 1000
 

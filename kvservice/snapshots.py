@@ -11,6 +11,7 @@ Reference: Raft thesis, section 5.1.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter, time
 from typing import Final
@@ -68,6 +69,7 @@ class Snapshots:
         self._chunk = b""
         """A chunk that the writer had no room for yet."""
         self._waiting: list[Pending] = []
+        self._when_idle: list[Callable[[], None]] = []
         self._started = 0.0
         self._index = 0
         self.last_index = 0
@@ -125,8 +127,10 @@ class Snapshots:
             await self._until_idle()
 
     async def _until_idle(self) -> None:
-        while self.in_progress:
-            await asyncio.sleep(0.005)
+        if self.in_progress:
+            idle = asyncio.Event()
+            self._when_idle.append(idle.set)
+            await idle.wait()
 
     def _start(self) -> None:
         machine = self._machine
@@ -195,3 +199,6 @@ class Snapshots:
         waiting, self._waiting = self._waiting, []
         for pending in waiting:
             pending.resolve(OK if error is None else ErrorReply(error))
+        listeners, self._when_idle = self._when_idle, []
+        for listener in listeners:
+            listener()

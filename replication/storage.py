@@ -1,8 +1,8 @@
 """The Raft log on disk: entries and hard state as records of the write-ahead log.
 
 Layout: record kind 1 is an entry, its index is the record's, body = kind u8, term u64, stamp_ms u64 (little endian),
-payload. Record kind 2 is a hard state, body = term u64, vote (UTF-8); its index is the last entry's. An entry whose index
-is not after the last one replaces the tail from there.
+payload. Record kind 2 is a hard state, body = term u64, vote (UTF-8); its index is the last entry's. An entry whose
+index is not after the last one replaces the tail from there.
 
 Guarantees: ``recover`` returns the last hard state and the end of the log; entries come back in order, replaced ones do
 not come back.

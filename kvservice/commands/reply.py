@@ -1,6 +1,6 @@
 """The values that commands answer with; the edges encode them as RESP2, RESP3 or protobuf.
 
-A reply is one of: ``bytes`` (bulk string), ``int``, ``float`` (RESP3 double), ``bool`` (RESP3 boolean), ``None`` (null),
+A reply is one of ``bytes`` (bulk string), ``int``, ``float`` (RESP3 double), ``bool`` (RESP3 boolean), ``None`` (null),
 ``list`` (array), ``dict`` (RESP3 map, flat array in RESP2), or one of the classes below.
 
 Guarantees: a reply never aliases a mutable value of the keyspace, so that it may be encoded after later commands ran.
@@ -111,8 +111,8 @@ class Pending:
             self._on_resolved(reply)
 
 
-Reply: TypeAlias = Union[
-    bytes, int, float, bool, None, Status, ErrorReply, Verbatim, NullArray, list["Reply"], dict["Reply", "Reply"]
+Reply: TypeAlias = Union[  # noqa: UP007 - the alias names itself, and X | "Reply" is no type at run time
+    bytes, int, float, bool, Status, ErrorReply, Verbatim, NullArray, list["Reply"], dict["Reply", "Reply"], None
 ]
 
 OK: Final = Status(b"OK")

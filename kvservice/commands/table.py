@@ -25,8 +25,8 @@ Args = list[bytes]
 
 Handler = Callable[[Any, Args], Reply]
 GroupHandler = Callable[[Any, list[Args]], list[Reply] | None]
-"""Runs a group of commands of one row and one length; raises nothing. None leaves the group to ``run``: then nothing was
-changed or counted."""
+"""Runs a group of commands of one row and one length; raises nothing. None leaves the group to ``run``: nothing was
+changed or counted then."""
 KeyFinder = Callable[[Args], Sequence[bytes]]
 
 
@@ -39,7 +39,7 @@ class Plane(Enum):
 
 @dataclass(frozen=True, slots=True)
 class KeySpec:
-    """Positions of the keys in the argument list, as COMMAND INFO gives them; ``last`` counts from the end if negative."""
+    """Positions of the keys among the arguments, as COMMAND INFO gives them; a negative ``last`` counts from the end."""
 
     first: int
     last: int

@@ -75,7 +75,7 @@ class Machine:
     def begin_read(self, wall_clock_ms: int) -> None:
         """Let reads see ``wall_clock_ms``, but never a time before the last stamp."""
         clock = self.clock
-        clock.now_ms = wall_clock_ms if wall_clock_ms > clock.stamp_ms else clock.stamp_ms
+        clock.now_ms = max(wall_clock_ms, clock.stamp_ms)
 
     def execute(self, db: int, rows: list[Command], commands: list[Args], row: Command | None = None) -> list[Reply]:
         """Run commands in order and return their replies; hot. ``row`` is that of all, if they are alike.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 
 def committed_index(voters: Iterable[str], match: Mapping[str, int]) -> int:
-    """Return the highest index that a majority of ``voters`` holds durably; a voter missing in ``match`` holds nothing."""
+    """Return the highest index that a majority of ``voters`` holds durably; one missing in ``match`` holds nothing."""
     indexes = sorted((match.get(voter, 0) for voter in voters), reverse=True)
     return indexes[len(indexes) // 2]
 
