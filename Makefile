@@ -26,7 +26,7 @@ install: $(INSTALLED) ## Make .venv with the program and all it needs, at pinned
 $(INSTALLED): requirements.lock requirements-dev.lock pyproject.toml .ci/install_system_packages
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "install: python3 >= 3.11 is needed, and $(PYTHON) is " + sys.version.split()[0])'
 	@.ci/install_system_packages
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -q --no-deps -r requirements.lock -r requirements-dev.lock
 	$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $@
