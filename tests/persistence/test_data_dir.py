@@ -173,3 +173,11 @@ def test_a_directory_that_cannot_be_made_or_locked_is_a_disk_failure(tmp_path: P
 def test_a_salt_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match="8 bytes"):
         open_dir(FaultyDisk(), salt=b"short")
+
+
+def test_the_names_of_the_directories_are_durable_before_meta_says_that_they_exist() -> None:
+    """The faulty disk keeps directories at once, so the order of the calls is what shows it."""
+    disk = FaultyDisk()
+    open_dir(disk)
+    begun = disk.calls.index(("create", str(PATH / "META.tmp")))
+    assert {("fsync_dir", str(PATH)), ("fsync_dir", str(PATH.parent))} <= set(disk.calls[:begun])

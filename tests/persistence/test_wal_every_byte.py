@@ -132,7 +132,7 @@ def test_a_bit_flipped_in_any_of_several_segments_never_drops_a_record_in_silenc
     assert refused > 300
 
 
-@pytest.mark.parametrize("size", [100, 700, 3000])
+@pytest.mark.parametrize("size", [100, 700, 2300])
 def test_of_the_last_batch_any_subset_of_sectors_may_reach_the_disk(size: int) -> None:
     """The power fails while a batch is written: it is there whole or not at all, and what was acknowledged is there."""
     disk = FaultyDisk()

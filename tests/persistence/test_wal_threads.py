@@ -1,7 +1,7 @@
 """The log with its threads: order of reports, the fsync modes, failure, idle marks, work in the background."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from errno import EIO, ENOSPC
 from pathlib import Path
 from time import monotonic
@@ -289,3 +289,24 @@ def test_a_segment_requested_after_the_background_thread_failed_is_an_error_and_
     with pytest.raises(DiskFailed, match="unlink failed"):
         preparer.take(2, 64 * 1024)
     preparer.stop()
+
+
+def test_what_becomes_durable_after_the_failure_was_reported_is_not_reported(reports: Reports) -> None:
+    """The background thread fails while the writer is in a call that will succeed."""
+    reached, released = threading.Event(), threading.Event()
+
+    class Stalling(FaultyDisk):
+        def pwritev_durable(self, handle: int, buffers: Sequence[bytes], offset: int) -> None:
+            reached.set()
+            assert released.wait(WAIT_SECONDS)
+            super().pwritev_durable(handle, buffers, offset)
+
+    wal, _ = open_log(Stalling())
+    wal.start(reports.on_durable, reports.on_failed)
+    wal.append([entry(1)], 1)
+    assert reached.wait(WAIT_SECONDS)
+    wal._preparer.submit(lambda: wal._disk.unlink(DIRECTORY / "none"))
+    reports.wait_for(lambda: bool(reports.failures))
+    released.set()
+    wal.close()
+    assert reports.tokens == []
