@@ -124,7 +124,7 @@ class NodeMetrics(Collector):
         yield build
         yield _gauge("redan_start_time_seconds", "When the node started, since the epoch.", self._service.started_s)
         lag = HistogramMetricFamily("redan_event_loop_lag_seconds", "How late timers of the event loop fired.")
-        lag.add_metric([], _cumulated(self._loop_lag.histogram), self._loop_lag.total_seconds)
+        lag.add_metric([], cumulated(self._loop_lag.histogram), self._loop_lag.total_seconds)
         yield lag
 
     def _commands(self) -> Iterator[Metric]:
@@ -148,7 +148,7 @@ class NodeMetrics(Collector):
             execution.add_metric([name], counts.nanoseconds / 1e9)
             if any(counts.buckets):
                 estimate = sum(map(float.__mul__, _BUCKET_MIDDLES_US, map(float, counts.buckets))) / 1e6
-                latency.add_metric([name], _cumulated(counts.buckets), estimate)
+                latency.add_metric([name], cumulated(counts.buckets), estimate)
         yield execution
         yield latency
         errors = CounterMetricFamily("redan_error_replies", "Error replies by their first word.", labels=["error"])
@@ -259,7 +259,7 @@ def _by_command(
     return family
 
 
-def _cumulated(histogram: Sequence[int]) -> list[tuple[str, float]]:
+def cumulated(histogram: Sequence[int]) -> list[tuple[str, float]]:
     """Sum a histogram of kvservice.latency_buckets to one bucket a doubling: (bound in seconds, count below it)."""
     below = list(accumulate(histogram))
     # The latencies below 1 << bits are those in the buckets before 4 * (bits - 1).

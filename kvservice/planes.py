@@ -6,6 +6,7 @@ Guarantees: both answer from the start, also while the node loads: probes and me
 from __future__ import annotations
 
 from kvservice.admin import AdminPlane, NodeHealth
+from kvservice.api.metrics import CallMetrics
 from kvservice.api.server import ApiServer
 from kvservice.loop_lag import LoopLag
 from kvservice.metrics import add_log_metrics, node_registry
@@ -21,6 +22,7 @@ class Planes:
         self._registry = node_registry(service, lag)
         self._admin = AdminPlane(service.config.admin_addr, self._registry, health)
         self._api = ApiServer(service, health, cluster_id)
+        self._registry.register(CallMetrics(self._api.gate))
 
     async def start(self) -> None:
         """Bind both; raises OSError if an address cannot be had."""
