@@ -16,7 +16,7 @@ from itertools import chain
 from operator import itemgetter
 from secrets import token_hex
 from time import perf_counter_ns, time
-from typing import cast
+from typing import Final, cast
 
 from kvservice.admission import REFUSED, refusal, unknown_command
 from kvservice.batch import Batch, Call
@@ -25,7 +25,7 @@ from kvservice.commands.ports import SnapshotsPort, WalStatsPort
 from kvservice.commands.reply import ErrorReply, Pending, Reply
 from kvservice.commands.table import Args, Command, CommandTable
 from kvservice.config import Config
-from kvservice.errors import Loading, OutOfMemory, RedanError, RequestError, ShuttingDown
+from kvservice.errors import Loading, OutOfMemory, Overloaded, RedanError, RequestError, ShuttingDown
 from kvservice.gateway.resp import encode_commands
 from kvservice.holds import Holds
 from kvservice.keyspace.machine import InternalError, Machine
@@ -37,7 +37,9 @@ from replication.core.messages import EntryKind
 from replication.errors import ReplicationError
 from replication.node import Node
 
-NAME_OF = itemgetter(0)
+NAME_OF: Final = itemgetter(0)
+QUEUED_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Writes are refused while more than this waits for the disk: two seconds of a disk that writes 128 MB/s."""
 
 
 class ServerCall:
@@ -153,6 +155,7 @@ class Service:
             or row.subcommands
             or not row.arity_min <= len(args) <= row.arity_max
             or self.refusal is not None
+            or self.node.bytes_pending > QUEUED_BYTES_MAX
             or self.holds.is_paused
             or not session.authenticated
             or (len(commands) > 1 and not _are_alike(commands))
@@ -222,6 +225,8 @@ class Service:
                 error = refusal(row, args, session, self.refusal, self._key_bytes_max)
             except RequestError as unknown:
                 error = unknown
+            if error is None and row.is_write and self.node.bytes_pending > QUEUED_BYTES_MAX:
+                error = Overloaded()
             if error is None and row.deny_oom and self._maxmemory and not self.make_room():
                 error = OutOfMemory()
         if error is None:

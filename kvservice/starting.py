@@ -21,6 +21,7 @@ class StartingNode:
     is_replayed = False
     replay_remaining = 0
     proposals_pending = 0
+    bytes_pending = 0
 
 
 class StartingLog:

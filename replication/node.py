@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from persistence.errors import StorageError
 from replication.core.messages import Entry, EntryKind, HardState
 from replication.core.raft import Raft, Role
 from replication.errors import Stopped
@@ -39,7 +40,9 @@ class Node:
         *,
         wall_clock_ms: Callable[[], int],
         crash_point: CrashPoint = no_crash,
+        last_stamp_ms: int = 0,
     ) -> None:
+        # last_stamp_ms: the latest stamp in the log, which may be ahead of the machine's and of a clock that stepped.
         self.raft = raft
         self.machine = machine
         self._storage = storage
@@ -50,11 +53,13 @@ class Node:
         self._unpersisted: deque[tuple[int, int, int]] = deque()
         """(token, term, last index) of what the log was given and has not reported durable."""
         self._token = 0
-        self._last_stamp_ms = machine.stamp_ms
+        self._last_stamp_ms = max(machine.stamp_ms, last_stamp_ms)
         self._replayed_to = raft.log.applied
         self._replay_end = raft.log.last_index
         self._replay: Iterator[Entry] | None = None
         self.is_stopped = False
+        self.bytes_pending = 0
+        """Payload bytes proposed here and not yet applied."""
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 
@@ -130,6 +135,7 @@ class Node:
             raise Stopped
         entry = self.raft.propose(kind, self.next_stamp_ms(), payload)
         self._batches.append((entry.index, batch))
+        self.bytes_pending += len(payload)
         self._crash_point("proposed")
         self._persist()
         return entry.index
@@ -145,7 +151,11 @@ class Node:
         self._crash_point("persisting")
         self._token += 1
         self._unpersisted.append((self._token, self.raft.term, self.raft.log.last_index))
-        self._storage.append(ready.hard_state, ready.entries, self._token)
+        try:
+            self._storage.append(ready.hard_state, ready.entries, self._token)
+        except StorageError:
+            # The log has failed, and its own report of that is on its way: until then nothing more is taken.
+            self.is_stopped = True
 
     # -- durable, committed, applied ----------------------------------------------------------------------------------
 
@@ -167,7 +177,7 @@ class Node:
 
     def replay_some(self, deadline: Callable[[], bool]) -> None:
         """Apply entries of earlier runs that are committed, until ``deadline()`` is true or none is left."""
-        if self.raft.log.committed < self._replay_end:
+        if self.is_replayed or self.raft.log.committed < self._replay_end:
             return
         if self._replay is None:
             self._replay = self._storage.entries(self._replayed_to + 1, self._replay_end)
@@ -187,6 +197,7 @@ class Node:
             batch: object | None = None
             if batches and batches[0][0] == entry.index:
                 batch = batches.popleft()[1]
+                self.bytes_pending -= len(entry.payload)
             self._crash_point("applying")
             self._apply(entry, batch)
             self._crash_point("applied")
