@@ -20,7 +20,7 @@ from kvservice.keyspace.machine import Machine
 from kvservice.logs import Event, Log
 from persistence.disk import Disk
 from persistence.errors import Damaged
-from persistence.snapshot import SnapshotMeta, SnapshotReader, list_snapshots, remove_temporaries
+from persistence.snapshot import SnapshotMeta, SnapshotReader, newest_valid, remove_temporaries
 from persistence.wal import Wal, WalOptions
 from replication.core.log import RaftLog
 from replication.core.raft import Raft
@@ -60,25 +60,15 @@ async def open_log(directory: Path, disk: Disk, config: Config, salt: bytes, *, 
 
 
 async def load_snapshot(directory: Path, disk: Disk, machine: Machine, log_first_index: int) -> SnapshotMeta | None:
-    """Load the newest valid snapshot into an empty machine; None if there is none.
+    """Load the newest valid snapshot into an empty machine; None if the log holds everything from its first entry on.
 
-    Raises Damaged if every snapshot that the log reaches back to is damaged.
+    Raises Damaged if no whole snapshot is left from which the log goes on.
     """
     remove_temporaries(directory, disk)
-    damage: Damaged | None = None
-    for file in sorted(list_snapshots(directory, disk), key=lambda file: file.last_index, reverse=True):
-        if damage is not None and log_first_index > file.last_index + 1:
-            break
-        try:
-            return await _load(file.path, disk, machine)
-        except Damaged as error:
-            log.error(Event.DAMAGE_FOUND, file=str(file.path), error=str(error))
-            damage = error
-            for database in machine.databases:
-                database.clear()
-    if damage is not None and log_first_index > 1:
-        raise damage
-    return None
+    choice = await asyncio.to_thread(newest_valid, directory, disk, log_first_index=log_first_index)
+    for error in choice.damaged:
+        log.error(Event.DAMAGE_FOUND, error=str(error))
+    return await _load(choice.newest.path, disk, machine) if choice.newest is not None else None
 
 
 async def _load(path: Path, disk: Disk, machine: Machine) -> SnapshotMeta:
@@ -115,7 +105,10 @@ def new_raft(name: str, end: LogEnd, applied: int) -> Raft:
 
 
 async def replay(node: Node) -> None:
-    """Apply what the log holds behind the snapshot; returns when the node leads and has applied it."""
+    """Apply what the log holds behind the snapshot.
+
+    Returns when the node leads and has applied it, or is stopped: an election needs a disk.
+    """
     total = node.replay_remaining
     if total:
         log.info(Event.REPLAY_STARTED, entries=total)
@@ -128,6 +121,8 @@ async def replay(node: Node) -> None:
             shown = now
             done = total - node.replay_remaining
             log.info(Event.REPLAY_PROGRESS, entries_done=done, entries=total, seconds=round(now - started, 1))
+        if node.is_stopped:
+            return
         await asyncio.sleep(0 if not node.is_replayed else 0.001)
     if total:
         log.info(Event.REPLAY_FINISHED, entries=total, seconds=round(perf_counter() - started, 3))
