@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 # Tests run side by side in so many processes; those that measure run alone afterwards.
 # Status 5 of pytest means that one of the two groups is empty, as with PYTEST_ARGS="-k name".
 JOBS ?= 2
@@ -79,8 +80,16 @@ pytest: install ## The test suite alone; PYTEST_ARGS="-k name" narrows it
 	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS) || test $$? -eq 5
 
 .PHONY: bench
-bench: install ## Side by side with redis-server; JSON into bench/results
-	$(BIN)/python -m bench
+bench: install ## Side by side with redis-server, 15 minutes; JSON into bench/results; BENCH_ARGS="--quick"
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+.PHONY: bench-decisions
+bench-decisions: install ## The measurements behind docs/decisions.md; BENCH_ARGS="--only NAME"
+	$(BIN)/python -m bench.decisions $(BENCH_ARGS)
+
+.PHONY: bench-docs
+bench-docs: install ## Fill the figures of docs from bench/results
+	$(BIN)/python -m bench.render
 
 .PHONY: lock
 lock: ## Write the lock files from what is in .venv
