@@ -29,7 +29,7 @@ CALLS = {
     "bitfield": "BITFIELD k SET u8 0 1", "bitfield_ro": "BITFIELD_RO k GET u8 0",
 }  # fmt: skip
 IGNORE_THE_TYPE = {"set", "setnx", "setex", "psetex", "mget", "mset", "msetnx"}
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class Foreign:
@@ -73,7 +73,7 @@ def test_mget_answers_null_for_another_type(ours: InProcess) -> None:
 
 
 @QUICK
-@given(conversations(ARGUMENTS, 20))
+@given(conversations(ARGUMENTS, 5, 15))
 def test_an_error_changes_nothing(conversation: list[list[bytes]]) -> None:
     ours = InProcess()
     for command in conversation:
