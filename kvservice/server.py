@@ -36,7 +36,7 @@ from kvservice.service import Service
 from kvservice.snapshots import Snapshots
 from kvservice.stats import Stats
 from persistence.data_dir import DataDir
-from persistence.disk import RealDisk
+from persistence.disk import Disk, RealDisk
 from persistence.errors import DiskFailed, StorageError
 from persistence.wal import Wal
 from replication.node import Node, no_crash
@@ -72,7 +72,7 @@ class Server:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.disk = RealDisk()
+        self.disk: Disk = RealDisk()
         self.is_started = False
         self._exit_code = EXIT_CLEAN
         self._is_draining = False
@@ -91,7 +91,8 @@ class Server:
             self._assemble()
             await self._bind(directory.salt.hex())
             await self._recover(directory)
-            self._ready()
+            if not self.node.is_stopped:
+                self._ready()
             await self._stop.wait()
             await self._drain()
         finally:
@@ -132,7 +133,14 @@ class Server:
         index, term = (meta.last_index, meta.last_term) if meta is not None else (0, 0)
         end = await asyncio.to_thread(storage.recover, index, term)
         raft = recovery.new_raft(config.name, end, index)
-        self.node = Node(raft, storage, self.service.runner, wall_clock_ms=_wall_clock_ms, crash_point=_crash_point())
+        self.node = Node(
+            raft,
+            storage,
+            self.service.runner,
+            wall_clock_ms=_wall_clock_ms,
+            crash_point=_crash_point(),
+            last_stamp_ms=end.last_stamp_ms,
+        )
         self.service.node = self.node
         self.service.wal_stats = wal.stats
         self.snapshots = Snapshots(directory.snapshots, self.disk, config, self.machine, storage, wal.stats, loop)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter, time
 from typing import Final
@@ -24,7 +25,7 @@ from kvservice.keyspace.machine import Machine
 from kvservice.logs import Event, Log
 from persistence.disk import Disk
 from persistence.errors import StorageError
-from persistence.snapshot import SnapshotMeta, SnapshotWriter, purge_snapshots
+from persistence.snapshot import SnapshotFile, SnapshotMeta, SnapshotWriter, purge_snapshots, remove_temporaries
 from persistence.wal import WalStats
 from replication.storage import Storage
 
@@ -146,8 +147,8 @@ class Snapshots:
             self._directory,
             self._disk,
             meta,
-            on_finished=lambda _path: self._loop.call_soon_threadsafe(self._finished),
-            on_failed=lambda error: self._loop.call_soon_threadsafe(self._failed, error),
+            on_finished=self._written,
+            on_failed=self._not_written,
         )
         self._loop.call_soon(self._step)
 
@@ -172,7 +173,23 @@ class Snapshots:
         self.longest_slice_seconds = max(self.longest_slice_seconds, perf_counter() - started)
         self._loop.call_later(PAUSE_SECONDS, self._step)
 
-    def _finished(self) -> None:
+    def _written(self, _path: Path) -> None:
+        """Drop older snapshots, in the writer's thread: the event loop does not wait for a disk."""
+        kept: list[SnapshotFile] = []
+        try:
+            kept = purge_snapshots(self._directory, self._disk, keep=KEPT)
+        except StorageError as error:
+            # The snapshot itself is there, and the next one tries again to drop what is too old.
+            log.error(Event.SNAPSHOT_FAILED, index=self._index, error=str(error))
+        self._loop.call_soon_threadsafe(self._finished, kept)
+
+    def _not_written(self, error: StorageError) -> None:
+        """Give back the room of a snapshot that failed, in the writer's thread: perhaps that was what it lacked."""
+        with suppress(StorageError):
+            remove_temporaries(self._directory, self._disk)
+        self._loop.call_soon_threadsafe(self._failed, error)
+
+    def _finished(self, kept: list[SnapshotFile]) -> None:
         writer, self._writer = self._writer, None
         assert writer is not None
         self.last_seconds = perf_counter() - self._started
@@ -182,7 +199,6 @@ class Snapshots:
         self.last_ok = True
         self.taken += 1
         log.info(Event.SNAPSHOT_FINISHED, index=self._index, bytes=self.last_bytes, seconds=round(self.last_seconds, 3))
-        kept = purge_snapshots(self._directory, self._disk, keep=KEPT)
         if len(kept) >= KEPT:
             self._storage.purge(min(file.last_index for file in kept) + 1)
         self._answer(None)

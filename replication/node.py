@@ -177,7 +177,7 @@ class Node:
 
     def replay_some(self, deadline: Callable[[], bool]) -> None:
         """Apply entries of earlier runs that are committed, until ``deadline()`` is true or none is left."""
-        if self.is_replayed or self.raft.log.committed < self._replay_end:
+        if not self.replay_remaining or self.raft.log.committed < self._replay_end:
             return
         if self._replay is None:
             self._replay = self._storage.entries(self._replayed_to + 1, self._replay_end)
