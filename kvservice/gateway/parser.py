@@ -98,6 +98,11 @@ class Parser:
         """Bytes held for a command that is not complete."""
         return 0 if self._walker is None else self._walker.held_bytes
 
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes that the argument under way certainly lacks; 0 where no length was read."""
+        return 0 if self._walker is None else self._walker.missing_bytes
+
     def feed(self, chunk: bytes, authenticated: bool = True) -> Parsed:
         """Read a chunk of received bytes; hot. Strangers have bounds of their own, and only the walker reads them."""
         if self._walker is None and authenticated:

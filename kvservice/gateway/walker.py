@@ -94,6 +94,11 @@ class Walker:
         return len(self._buffer) - self._at + self._args_bytes
 
     @property
+    def missing_bytes(self) -> int:
+        """Bytes that the argument under way lacks, its line end included; 0 where no length was read."""
+        return max(0, self._at + self._bulk_bytes + 2 - len(self._buffer)) if self._bulk_bytes >= 0 else 0
+
+    @property
     def is_between_commands(self) -> bool:
         """Whether nothing is held: the next byte starts a command."""
         return not self._missing and self._at == len(self._buffer)

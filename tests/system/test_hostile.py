@@ -212,6 +212,33 @@ def test_a_client_that_writes_without_reading_is_read_no_faster_than_it_reads(no
         assert_serves(node)
 
 
+@pytest.mark.parametrize(
+    "flood",
+    [
+        encode_command([b"PING"]) * 20_000,
+        encode_commands([[b"SET", b"k", b"v"], [b"GET", b"k"]]) * 10_000,
+        b"a\n" * 100_000,
+    ],
+    ids=["PING", "SET and GET", "unknown inline"],
+)
+def test_a_flood_of_small_commands_leaves_others_served(node: NodeProcess, flood: bytes) -> None:
+    with node.connect() as flooder, node.connect() as other:
+        flooder.setblocking(False)
+        at, worst_s = 0, 0.0
+        for _ in range(50):
+            with suppress(BlockingIOError):
+                for _ in range(100):
+                    at = (at + flooder.send(flood[at:])) % len(flood)
+            with suppress(BlockingIOError):
+                for _ in range(100):
+                    flooder.recv(READ_BYTES)
+            started = time.monotonic()
+            other.sendall(PING)
+            assert received(other, 7) == PONG
+            worst_s = max(worst_s, time.monotonic() - started)
+    assert worst_s < 1
+
+
 def test_a_hundred_thousand_pipelined_commands_are_answered_in_order(node: NodeProcess) -> None:
     count = 100_000
     with node.connect() as peer:
