@@ -1,0 +1,143 @@
+"""A service on a node that a test drives by hand: turns of the event loop, commits and timers come when it says so.
+
+Guarantees: the real service, runner, machine and admission; only consensus, the event loop and the wire are stand-ins.
+``commit`` applies what was proposed in order, with a stamp that never decreases.
+Leaves to the caller: the wall clock (``time_ns`` of the modules that read it).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any, cast
+
+from kvservice.commands.registry import TABLE
+from kvservice.commands.reply import Reply
+from kvservice.config import Config
+from kvservice.keyspace.machine import Machine
+from kvservice.memory_limit import MemoryLimit
+from kvservice.service import Service
+from kvservice.session import Session
+from kvservice.stats import Stats
+from replication.core.messages import Entry, EntryKind
+from replication.errors import Stopped
+from replication.node import Node
+
+START_MS = 1_700_000_000_000
+
+
+class QueueNode:
+    """Consensus that commits when a test says so."""
+
+    is_leader = True
+    leader_id = "n1"
+    term = 1
+
+    def __init__(self) -> None:
+        self.queued: deque[tuple[Entry, object]] = deque()
+        self.log: list[Entry] = []
+        self.is_stopped = False
+        self.now_ms = START_MS
+        self.bytes_pending = 0
+
+    @property
+    def proposals_pending(self) -> int:
+        """Entries that wait for ``commit``."""
+        return len(self.queued)
+
+    def propose(self, kind: int, payload: bytes, batch: object) -> int:
+        """Queue an entry."""
+        if self.is_stopped:
+            raise Stopped
+        entry = Entry(1, len(self.log) + 1, kind, self.now_ms, payload)
+        self.log.append(entry)
+        self.queued.append((entry, batch))
+        return entry.index
+
+
+class Peer(Session):
+    """A caller that keeps what it is told."""
+
+    def __init__(self, session_id: int) -> None:
+        super().__init__(session_id, "127.0.0.1:50000", "127.0.0.1:6379", 0.0)
+        self.replies: list[Reply] = []
+
+    def deliver(self, replies: list[Reply]) -> None:
+        """Keep."""
+        assert replies, "nothing is delivered as nothing"
+        self.replies += replies
+
+    def close(self, after_replies: bool = True) -> None:
+        """Be closed."""
+        self.is_closed = True
+
+    def taken(self) -> list[Reply]:
+        """Return the replies since the last call."""
+        replies, self.replies = self.replies, []
+        return replies
+
+
+class Bench:
+    """A service and the hands that move it."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.soon: deque[Callable[[], object]] = deque()
+        self.timers: list[tuple[float, Callable[[], object]]] = []
+        self.config = Config(**settings)
+        self.machine = Machine(TABLE, self.config.databases, random.Random)
+        self.stats = Stats(self.config)
+        self.service = Service(self.config, TABLE, self.machine, self.stats, self.soon.append, self._call_later)
+        self.node = QueueNode()
+        self.service.node = cast(Node, self.node)
+        self.service.refusal = None
+        self.limit = MemoryLimit(self.service)
+
+    def _call_later(self, seconds: float, act: Callable[[], None]) -> None:
+        self.timers.append((seconds, act))
+
+    def peer(self) -> Peer:
+        """Return a new caller."""
+        peer = Peer(self.service.next_session_id())
+        peer.authenticated = not self.config.requirepass
+        self.service.sessions[peer.id] = peer
+        return peer
+
+    def send(self, peer: Peer, *lines: str) -> None:
+        """Submit commands, written as blank-separated words, as one chunk."""
+        self.service.submit(peer, [line.encode().split() for line in lines], None)
+
+    def turn(self) -> None:
+        """End this turn of the event loop, and those that it asks for."""
+        for _ in range(100):
+            if not self.soon:
+                return
+            self.soon.popleft()()
+        raise AssertionError("the event loop does not come to rest")
+
+    def commit(self, count: int | None = None) -> None:
+        """Apply the next ``count`` proposed entries, or all."""
+        queued = self.node.queued
+        for _ in range(len(queued) if count is None else count):
+            entry, batch = queued.popleft()
+            self.service.runner.apply(entry, batch)
+
+    def run(self, peer: Peer, *lines: str) -> list[Reply]:
+        """Submit commands, let everything happen, and return the replies."""
+        self.send(peer, *lines)
+        for _ in range(100):
+            self.turn()
+            if not self.node.queued:
+                return peer.taken()
+            self.commit()
+        raise AssertionError("the service proposes for ever")
+
+    def fire_timers(self) -> None:
+        """Let every timer that is set now come due."""
+        timers, self.timers = self.timers, []
+        for _seconds, act in timers:
+            act()
+
+    def payloads(self) -> list[bytes]:
+        """Return the payloads of all entries that carry commands."""
+        return [entry.payload for entry in self.node.log if entry.kind == EntryKind.COMMANDS]
