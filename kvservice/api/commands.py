@@ -60,7 +60,8 @@ def refusals(commands: list[Args], size_bytes: int, config: Config) -> list[tupl
 
     ``size_bytes`` is the size of the batch as a message: no argument is longer.
     """
-    if size_bytes <= config.value_bytes_max and size_bytes <= ARGS_MAX and all(commands):
+    counts = set(map(len, commands))
+    if size_bytes <= config.value_bytes_max and 0 not in counts and max(counts, default=0) <= ARGS_MAX:
         names = set(map(NAME_OF, commands))
         if not any((upper := name.upper()) in CONNECTION_COMMANDS or upper == b"CLIENT" for name in names):
             return []

@@ -36,8 +36,8 @@ from redan.kv.v1 import kv_pb2
 BATCHES_MAX: Final = 64
 """As many chunks as a RESP connection may have waiting for a commit."""
 BATCH_BYTES: Final = 16 * 1024 * 1024
-COMMANDS_MAX: Final = 100_000
-"""A larger batch would hold the event loop for more than a tenth of a second."""
+COMMANDS_MAX: Final = 10_000
+"""A larger batch would hold the event loop for more than 20 ms."""
 HEADER_BYTES: Final = 512
 """Room in a response for what is not values."""
 

@@ -3,6 +3,7 @@
 Guarantees: an address that is taken is an OSError before anything is served, also when the process that has it is one
 of ours. Clients that ping every ten seconds stay connected. A connection has no age limit: it would cut the streams of
 pipelines. When the server stops, no call that may have been applied ends as UNAVAILABLE.
+Health checks and reflection need no password: load balancers have none, and both say nothing of the data.
 Leaves to the caller: what ready means, and stopping the service before the server.
 Reference: gRPC core, grpc_types.h (channel arguments).
 """
@@ -31,7 +32,7 @@ from kvservice.service import Service
 from redan.cluster.v1 import cluster_pb2
 from redan.kv.v1 import kv_pb2
 
-STOP_SECONDS: Final = 0.5
+STOP_SECONDS: Final = 2.0
 """What calls get to end by themselves, after they were told to."""
 REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 

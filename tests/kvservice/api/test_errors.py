@@ -181,11 +181,13 @@ async def test_a_write_in_flight_when_the_node_stops_has_an_unknown_outcome(node
 async def test_a_call_past_its_deadline_may_still_be_applied(node: Node) -> None:
     running, client = node
     running.log.is_held = True
-    failure = await failure_of(client.kv.Set(kv_pb2.SetRequest(key=b"k", value=b"v"), timeout=0.2))
+    call = client.kv.Set(kv_pb2.SetRequest(key=b"k", value=b"v"), timeout=1.5)
+    await until(lambda: running.service.node.proposals_pending > 0)
+    failure = await failure_of(call)
     assert failure.code.name == "DEADLINE_EXCEEDED"
+    await until(lambda: running.api.gate.methods["redan.kv.v1.KVService/Set"].by_code.get("CANCELLED") == 1)
     running.log.release()
     await until(lambda: running.machine.databases[0].get(b"k") == b"v")
-    await until(lambda: running.api.gate.methods["redan.kv.v1.KVService/Set"].by_code.get("CANCELLED") == 1)
     assert running.api.gate.request_bytes == 0
 
 

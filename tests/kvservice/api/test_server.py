@@ -105,9 +105,10 @@ async def test_calls_are_counted_by_method_and_code(node: Node) -> None:
     await client.execute(b"GET", b"k")
     await failure_of(client.execute(b"INCR", b"k"))
     stats = running.api.gate.methods["redan.kv.v1.KVService/Execute"]
+    # A client may hear of an error a moment before the call is counted.
+    await until(lambda: stats.running == 0)
     assert stats.by_code == {"OK": 2, "INVALID_ARGUMENT": 1}
     assert sum(stats.buckets) == 3
-    assert stats.running == 0
     assert running.api.gate.methods["redan.kv.v1.KVService/Get"].by_code == {}
 
 
@@ -116,23 +117,14 @@ async def test_calls_at_one_time_are_bounded() -> None:
         running.log.is_held = True
         requests = [kv_pb2.SetRequest(key=b"k%d" % number, value=b"v") for number in range(6)]
         calls = [client.kv.Set(request) for request in requests]
-        refused = [call for call in calls if (await settled(call))]
-        assert len(refused) == 3
+        await until(lambda: sum(call.done() for call in calls) == 3)
+        refused = [call for call in calls if call.done()]
         for call in refused:
             assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         running.log.release()
         for call in calls:
             if call not in refused:
                 assert (await call).applied
-
-
-async def settled(call: grpc.aio.UnaryUnaryCall[kv_pb2.SetRequest, kv_pb2.SetResponse]) -> bool:
-    """Tell whether a call has ended, a moment after it was made."""
-    for _ in range(100):
-        if call.done():
-            return True
-        await asyncio.sleep(0.002)
-    return False
 
 
 async def test_clients_that_ping_often_stay_connected(node: Node) -> None:
@@ -207,14 +199,13 @@ async def test_reflection_can_be_turned_off() -> None:
         assert failure.code.name == "UNIMPLEMENTED"
 
 
-async def test_a_stopping_server_ends_idle_streams_quickly(node: Node) -> None:
+async def test_a_stopping_server_ends_idle_streams_by_itself(node: Node) -> None:
     running, client = node
     call = client.kv.Pipeline()
     await call.write(kv_pb2.PipelineRequest(commands=[kv_pb2.Command(args=[b"PING"])]))
     await call.read()
-    started = asyncio.get_running_loop().time()
     await running.api.stop()
-    assert asyncio.get_running_loop().time() - started < 1.5
+    # A stream that the end of the grace period cuts off is CANCELLED.
     failure = await failure_of(call.read())
     assert failure.code.name == "ABORTED"
     await until(lambda: not running.service.sessions)
