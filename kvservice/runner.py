@@ -43,6 +43,11 @@ class Runner:
         self._watched_ns = min(self._slow_us, latency_ms * 1000 or NEVER_US) * 1000
 
     @property
+    def _is_observed(self) -> bool:
+        """Whether single commands are watched: timed one by one, or noted for eviction."""
+        return self.touch is not None or self._slow_us < ONE_BY_ONE_BELOW_US
+
+    @property
     def stamp_ms(self) -> int:
         """Stamp of the last applied entry in ms."""
         return self.machine.clock.stamp_ms
@@ -52,6 +57,22 @@ class Runner:
         machine = self.machine
         machine.begin_read(time_ns() // 1_000_000)
         return self._run(call)
+
+    def read_alike(self, session: Session, row: Command, commands: list[Args], arrived_ns: int) -> list[Reply]:
+        """Do what ``read`` does for commands of one row and one length; hot."""
+        count = len(commands)
+        if self._is_observed or (count > 1 and not row.is_quick):
+            return self.read(Call(session, session.db, [row] * count, commands, arrived_ns, row))
+        machine = self.machine
+        machine.begin_read(time_ns() // 1_000_000)
+        replies = machine.execute_alike(session.db, row, commands)
+        spent_ns = perf_counter_ns() - arrived_ns
+        self.stats.ran(row, count, spent_ns, spent_ns // 1000)
+        if spent_ns >= self._watched_ns:
+            self._note_slow(row, commands[0], spent_ns // count // 1000, session)
+        if machine.failures:
+            self._count_failures()
+        return replies
 
     def apply(self, entry: Entry, batch: object | None) -> None:
         """Apply a committed entry and answer those who wait for it."""
@@ -81,15 +102,12 @@ class Runner:
         started_ns = perf_counter_ns()
         if count > 1 and (row is None or not row.is_quick or self._slow_us < ONE_BY_ONE_BELOW_US):
             return self._run_one_by_one(call)
-        replies = self.machine.execute(call.db, call.rows, call.commands, row)
+        row = call.rows[0]
+        replies = self.machine.execute_alike(call.db, row, call.commands)
         ended_ns = perf_counter_ns()
-        stats = self.stats
-        if row is None:
-            row = call.rows[0]
         spent_ns = ended_ns - started_ns
         if row is not REFUSED:
-            stats.executed(row, count, spent_ns)
-            stats.answered(row, count, (ended_ns - call.arrived_ns) // 1000)
+            self.stats.ran(row, count, spent_ns, (ended_ns - call.arrived_ns) // 1000)
         if spent_ns >= self._watched_ns:
             self._note_slow(row, call.commands[0], spent_ns // count // 1000, call.session)
         self._after(call)
@@ -117,8 +135,7 @@ class Runner:
             for at in range(position, position + len(got)):
                 row = rows[at]
                 if row is not REFUSED:
-                    stats.executed(row, 1, share_ns)
-                    stats.answered(row, 1, latency_us)
+                    stats.ran(row, 1, share_ns, latency_us)
             if spent_ns >= self._watched_ns:
                 self._note_slow(rows[position], commands[position], share_ns // 1000, call.session)
             if len(got) < end - position:
@@ -133,10 +150,13 @@ class Runner:
         self.stats.latency.note("fast-command" if "fast" in row.flags else "command", microseconds / 1000)
 
     def _after(self, call: Call) -> None:
-        failures = self.machine.failures
-        if failures:
-            for row, error in failures:
-                self.stats.failed(row, error)
-            failures.clear()
+        if self.machine.failures:
+            self._count_failures()
         if self.touch is not None:
             self.touch(call)
+
+    def _count_failures(self) -> None:
+        failures = self.machine.failures
+        for row, error in failures:
+            self.stats.failed(row, error)
+        failures.clear()

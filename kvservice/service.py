@@ -151,27 +151,37 @@ class Service:
         row = self._by_name.get(args[0])
         if (
             row is None
-            or not row.is_data
-            or row.subcommands
+            or not row.is_plain
             or not row.arity_min <= len(args) <= row.arity_max
             or self.refusal is not None
-            or self.node.bytes_pending > QUEUED_BYTES_MAX
             or self.holds.is_paused
             or not session.authenticated
             or (len(commands) > 1 and not _are_alike(commands))
-            or (self._maxmemory and row.deny_oom and not self.make_room())
+            or ((raw is None or len(raw) > self._key_bytes_max) and self._has_long(commands))
         ):
             self._submit_mixed(session, commands, arrived_ns)
-            return
-        limit = self._key_bytes_max
-        if (raw is None or len(raw) > limit) and max(map(len, chain.from_iterable(commands))) > limit:
-            self._submit_mixed(session, commands, arrived_ns)
-            return
-        call = Call(session, session.db, [row] * len(commands), commands, arrived_ns, row)
-        if row.is_write:
+        elif row.is_write:
+            if self.node.bytes_pending > QUEUED_BYTES_MAX or (
+                self._maxmemory and row.deny_oom and not self.make_room()
+            ):
+                self._submit_mixed(session, commands, arrived_ns)
+                return
+            call = Call(session, session.db, [row] * len(commands), commands, arrived_ns, row)
             self._enqueue(call, raw if raw is not None else encode_commands(commands))
+        elif session.pending:
+            self._read(Call(session, session.db, [row] * len(commands), commands, arrived_ns, row))
         else:
-            self._read(call)
+            replies = self.runner.read_alike(session, row, commands, arrived_ns)
+            if len(replies) == len(commands):
+                session.deliver(replies)
+            else:
+                self._deliver_and_wait(
+                    Call(session, session.db, [row] * len(commands), commands, arrived_ns, row), replies
+                )
+
+    def _has_long(self, commands: list[Args]) -> bool:
+        """Tell whether any argument is longer than a key may be; the command's own key positions decide then."""
+        return max(map(len, chain.from_iterable(commands))) > self._key_bytes_max
 
     def propose(self, session: Session, commands: list[Args]) -> None:
         """Put writes of the node itself into this turn's batch, in front of what is submitted after them."""
@@ -294,10 +304,13 @@ class Service:
             session.pending += 1
             self._last.calls.append(call)
             return
-        replies = self.runner.read(call)
+        self._deliver_and_wait(call, self.runner.read(call))
+
+    def _deliver_and_wait(self, call: Call, replies: list[Reply]) -> None:
+        """Answer what was read; the rest waits for an entry that moves time."""
         answered = len(replies)
         if answered:
-            session.deliver(replies)
+            call.session.deliver(replies)
         if answered < len(call.commands):
             rest = call._replace(rows=call.rows[answered:], commands=call.commands[answered:])
             self._enqueue(rest, b"")

@@ -76,6 +76,8 @@ class Command:
     arity_max: int = field(init=False)
     is_write: bool = field(init=False)
     is_data: bool = field(init=False)
+    is_plain: bool = field(init=False)
+    """Of the data plane and without subcommands: what the hot path takes."""
     deny_oom: bool = field(init=False)
     is_quick: bool = field(init=False)
     """Constant time, so that a group of them need not be timed one by one."""
@@ -86,6 +88,7 @@ class Command:
         fixed(self, "arity_max", self.arity if self.arity > 0 else 1 << 31)
         fixed(self, "is_write", "write" in self.flags)
         fixed(self, "is_data", self.plane is Plane.DATA)
+        fixed(self, "is_plain", self.is_data and not self.subcommands)
         fixed(self, "deny_oom", "denyoom" in self.flags)
         fixed(self, "is_quick", self.complexity == "O(1)")
 

@@ -77,8 +77,31 @@ class Machine:
         clock = self.clock
         clock.now_ms = max(wall_clock_ms, clock.stamp_ms)
 
-    def execute(self, db: int, rows: list[Command], commands: list[Args], row: Command | None = None) -> list[Reply]:
-        """Run commands in order and return their replies; hot. ``row`` is that of all, if they are alike.
+    def execute_alike(self, db: int, row: Command, commands: list[Args]) -> list[Reply]:
+        """Do what ``execute`` does for commands of one row and one length; hot."""
+        context = self.context
+        if self.snapshot is not None and context.applying:
+            return self.execute(db, [row] * len(commands), commands)
+        context.db = self.databases[db]
+        if row.run_group is not None and len(commands) > 1:
+            together = row.run_group(context, commands)
+            if together is not None:
+                return together
+        replies: list[Reply] = []
+        run = row.run
+        for args in commands:
+            try:
+                replies.append(run(context, args))
+            except RedanError as error:
+                replies.append(self._failed(row, error))
+            except StampNeeded:
+                break
+            except Exception as error:
+                replies.append(self._defect(row, error))
+        return replies
+
+    def execute(self, db: int, rows: list[Command], commands: list[Args]) -> list[Reply]:
+        """Run commands in order and return their replies.
 
         Fewer replies than commands mean that the command after the last reply needs an entry that moves time.
         """
@@ -86,21 +109,16 @@ class Machine:
         context.db = self.databases[db]
         if self.snapshot is not None and context.applying:
             return self._execute_saving(self.snapshot, rows, commands)
-        if row is not None and row.run_group is not None and len(commands) > 1:
-            together = row.run_group(context, commands)
-            if together is not None:
-                return together
         replies: list[Reply] = []
-        append = replies.append
         for row, args in zip(rows, commands, strict=True):
             try:
-                append(row.run(context, args))
+                replies.append(row.run(context, args))
             except RedanError as error:
-                append(self._failed(row, error))
+                replies.append(self._failed(row, error))
             except StampNeeded:
                 break
             except Exception as error:
-                append(self._defect(row, error))
+                replies.append(self._defect(row, error))
         return replies
 
     def _execute_saving(self, snapshot: SlotSaver, rows: list[Command], commands: list[Args]) -> list[Reply]:
