@@ -44,7 +44,7 @@ class MemoryLimit:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._evictor = Evictor(service.machine.databases, random.Random().randrange)
+        self._evictor = Evictor(service.machine.databases, random.Random().random)
         self._session = EvictionSession(self)
         self._leaving_bytes = 0
         """What victims on their way out free."""

@@ -29,16 +29,16 @@ LFU_MAX: Final = 255
 
 
 class AccessTable:
-    """The cells of one database. ``chance(start, stop)`` is a random whole number below ``stop``."""
+    """The cells of one database. ``fraction()`` is a random number in [0, 1)."""
 
-    __slots__ = ("asked_ms", "cells", "chance", "lfu", "lfu_decay_minutes", "lfu_log_factor", "mask", "origin_ms")
+    __slots__ = ("asked_ms", "cells", "fraction", "lfu", "lfu_decay_minutes", "lfu_log_factor", "mask", "origin_ms")
 
     def __init__(
         self,
         now_ms: int,
         *,
         lfu: bool = False,
-        chance: Callable[[int, int], int] = lambda start, _stop: start,
+        fraction: Callable[[], float] = lambda: 0.0,
         lfu_log_factor: int = 10,
         lfu_decay_minutes: int = 1,
     ) -> None:
@@ -47,7 +47,7 @@ class AccessTable:
         self.asked_ms = now_ms
         """When OBJECT IDLETIME last asked; a table that nobody asks is dropped where no policy needs it."""
         self.lfu = lfu
-        self.chance = chance
+        self.fraction = fraction
         self.lfu_log_factor = lfu_log_factor
         self.lfu_decay_minutes = lfu_decay_minutes
         self.clear()
@@ -85,7 +85,7 @@ class AccessTable:
         counter = self._decayed(cell, now_ms) if cell else LFU_START
         if cell and counter < LFU_MAX:
             odds = max(counter - LFU_START, 0) * self.lfu_log_factor + 1
-            if self.chance(0, odds) == 0:
+            if self.fraction() * odds < 1:
                 counter += 1
         return minute << 8 | counter
 

@@ -1,8 +1,9 @@
 """Which keys go when memory is short.
 
 Redis's way: a handful of keys is drawn at random, and the best candidates of this and earlier draws are kept in a pool
-of 16; the best of the pool goes. With 5 samples that comes close to exact LRU (bench/eviction.py has the figures) and
-costs nothing for keys that nobody touches.
+of 16; the best of the pool goes. Measured (bench/eviction.py: reads by a Zipf law, room for a tenth of the keys): exact
+LRU finds 73.2 % of the keys, 5 samples 72.8 %, 10 samples 72.9 %, random choice 69.7 %; knowing the future, 83.3 %.
+Exact LRU takes 88 bytes for each key and moves it at every read; sampling takes 26, and works when keys have to go.
 
 Guarantees: a key is chosen once until ``settled`` is called. Work is bounded by ``VICTIMS_MAX`` victims a call.
 Leaves to the caller: deleting the victims through the log, so that all nodes delete the same; calling ``settled`` once
@@ -18,13 +19,13 @@ from typing import Final, NamedTuple
 
 from kvservice.keyspace.access import AccessTable
 from kvservice.keyspace.database import Database
-from kvservice.keyspace.sampling import RandRange, Sampler
+from kvservice.keyspace.sampling import Fraction, Sampler
 from kvservice.keyspace.slots import slot_of
 from kvservice.keyspace.values import DEADLINE_BYTES, cost_of
 
 POOL_SIZE: Final = 16
-VICTIMS_MAX: Final = 128
-"""About one millisecond of choosing."""
+VICTIMS_MAX: Final = 64
+"""One or two milliseconds of choosing: 20 to 35 microseconds each."""
 ENTRY_BYTES: Final = 40
 """What an entry of a slot's dict takes on average."""
 FRUITLESS_MAX: Final = 32
@@ -47,10 +48,11 @@ class Candidate(NamedTuple):
 class Evictor:
     """Chooses victims by one of Redis's policies."""
 
-    def __init__(self, databases: Sequence[Database], randrange: RandRange) -> None:
+    def __init__(self, databases: Sequence[Database], fraction: Fraction) -> None:
         self._databases = databases
-        self._randrange = randrange
-        self._samplers = [Sampler(randrange) for _ in databases]
+        self._fraction = fraction
+        """A random number in [0, 1); ``random.Random().random``."""
+        self._samplers = [Sampler(fraction) for _ in databases]
         self._pool: list[Candidate] = []
         """Invariant: sorted by score, no longer than POOL_SIZE."""
         self._leaving: set[tuple[int, bytes]] = set()
@@ -87,7 +89,7 @@ class Evictor:
                 if db.access is not None and db.access.lfu:
                     db.access = None
             elif db.access is None or was_lfu != policy.endswith("lfu"):
-                db.access = AccessTable(now_ms, lfu=policy.endswith("lfu"), chance=self._randrange)
+                db.access = AccessTable(now_ms, lfu=policy.endswith("lfu"), fraction=self._fraction)
                 db.access.reserve(db.key_count)
             if db.access is not None:
                 db.access.lfu_log_factor = lfu_log_factor

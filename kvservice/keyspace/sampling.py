@@ -19,6 +19,7 @@ from typing import Any, Final
 from kvservice.keyspace.slots import SLOTS
 
 RandRange = Callable[[int, int], int]
+Fraction = Callable[[], float]
 Slots = Sequence[Mapping[bytes, Any] | None]
 
 WALK_MAX: Final = 2048
@@ -28,12 +29,12 @@ DRAWS_MAX: Final = 4096
 
 
 class Sampler:
-    """Draws keys of one list of slots, each with the same chance."""
+    """Draws keys of one list of slots, each with the same chance. ``fraction()`` is a random number in [0, 1)."""
 
-    __slots__ = ("draws_left", "randrange", "slots", "sums")
+    __slots__ = ("draws_left", "fraction", "slots", "sums")
 
-    def __init__(self, randrange: RandRange) -> None:
-        self.randrange = randrange
+    def __init__(self, fraction: Fraction) -> None:
+        self.fraction = fraction
         self.slots: Slots = ()
         self.sums: list[int] = []
         """Keys in slots 0..i when the sums were taken."""
@@ -47,14 +48,16 @@ class Sampler:
             self.draws_left -= 1
             if not self.sums[-1]:
                 break
-            slot = bisect_right(self.sums, self.randrange(0, self.sums[-1]))
-            if keys := slots[slot]:
-                return _key_of(keys, self.randrange)
+            if keys := slots[self._draw_slot()]:
+                return key_at(keys, self.fraction())
         # Most of what the sums counted is gone.
         self._take_sums(slots)
         if not self.sums[-1]:
             return None
-        return _key_of(slots[bisect_right(self.sums, self.randrange(0, self.sums[-1]))] or {}, self.randrange)
+        return key_at(slots[self._draw_slot()], self.fraction())
+
+    def _draw_slot(self) -> int:
+        return bisect_right(self.sums, int(self.fraction() * self.sums[-1]))
 
     def _take_sums(self, slots: Slots) -> None:
         self.slots = slots
@@ -75,8 +78,12 @@ def draw_key(slots: Slots, randrange: RandRange) -> bytes | None:
 
 
 def _key_of(keys: Any, randrange: RandRange) -> bytes:
-    """Return a random key of one slot that is not empty."""
-    position = randrange(0, min(len(keys), 2 * WALK_MAX))
+    return key_at(keys, randrange(0, 1 << 32) / (1 << 32))
+
+
+def key_at(keys: Any, fraction: float) -> bytes:
+    """Return the key that lies at a fraction, in [0, 1), of one slot that is not empty."""
+    position = int(fraction * min(len(keys), 2 * WALK_MAX))
     from_end = position - WALK_MAX
     key: bytes = next(islice(keys, position, None) if from_end < 0 else islice(reversed(keys), from_end, None))
     return key

@@ -19,7 +19,7 @@ POLICIES = (
 
 
 def evictor_of(ours: InProcess, policy: str, samples: int = 5) -> Evictor:
-    evictor = Evictor(ours.databases, random.Random(7).randrange)
+    evictor = Evictor(ours.databases, random.Random(7).random)
     evictor.configure(policy, samples, START_MS)
     return evictor
 
@@ -254,8 +254,8 @@ def test_growing_keeps_what_is_known() -> None:
     assert [access.idle_ms(key, START_MS + 200_000) for key in keys] == before
 
 
-def lfu_counts(uses: int, log_factor: int, randrange: Callable[[int, int], int]) -> int:
-    access = table(lfu=True, chance=randrange, lfu_log_factor=log_factor)
+def lfu_counts(uses: int, log_factor: int, fraction: Callable[[], float]) -> int:
+    access = table(lfu=True, fraction=fraction, lfu_log_factor=log_factor)
     for _ in range(uses):
         access.touch(b"key", START_MS)
     return access.frequency(b"key", START_MS)
@@ -270,7 +270,7 @@ def lfu_counts(uses: int, log_factor: int, randrange: Callable[[int, int], int])
     ],
 )  # fmt: skip
 def test_the_counter_grows_as_redis_documents(log_factor: int, uses: int, low: int, high: int) -> None:
-    assert low <= lfu_counts(uses, log_factor, random.Random(5).randrange) <= high
+    assert low <= lfu_counts(uses, log_factor, random.Random(5).random) <= high
 
 
 def test_the_counter_decays_by_the_minute() -> None:
