@@ -3,9 +3,9 @@
 Run ``python -m bench.eviction [--keys 100000] [--reads 500000]``; prints JSON and writes bench/results/eviction.json.
 
 Workload: reads by a Zipf law (exponent 1.0) over ten times as many keys as fit; a miss stores the key, and the least
-worthy goes. ``exact`` is one dict in order of use, moved at each read; ``dict`` is sampling with a dict of times, what a
-wrapper around each value would amount to; ``redan`` is what we ship: sampling with a table of cells (keyspace/access).
-``random`` is the floor, ``belady`` (the key that is needed latest goes) the ceiling.
+worthy goes. ``exact`` is one dict in order of use, moved at each read; ``dict`` is sampling with a dict of times, what
+a wrapper around each value would amount to; ``redan`` is what we ship: sampling with a table of cells
+(keyspace/access). ``random`` is the floor, ``belady`` (the key that is needed latest goes) the ceiling.
 """
 
 from __future__ import annotations
