@@ -1,0 +1,156 @@
+"""maxmemory: who gives way, what is refused, and that it all goes through the log."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvservice.commands.reply import OK, ErrorReply
+from kvservice.gateway.resp import decode_commands
+from tests.kvservice.fake_node import Bench, Peer
+
+VALUE = "v" * 400
+
+
+def full_bench(policy: str, keys: int = 200, room_keys: int = 20) -> tuple[Bench, Peer]:
+    """A node with keys k0…, each second one with a deadline, and a limit that lets about ``room_keys`` more in."""
+    bench = Bench(maxmemory_policy=policy)
+    peer = bench.peer()
+    for number in range(keys):
+        assert bench.run(peer, f"SET k{number} {VALUE}" + (" EX 1000" if number % 2 else "")) == [OK]
+    bench.limit.refresh()
+    used = used_bytes(bench)
+    assert bench.run(peer, f"CONFIG SET maxmemory {used + room_keys * used // keys}") == [OK]
+    return bench, peer
+
+
+def used_bytes(bench: Bench) -> int:
+    return sum(database.bytes_used for database in bench.machine.databases) + bench.machine.memory.overhead_bytes
+
+
+def unlinked(bench: Bench) -> list[bytes]:
+    """Return every key that an entry of the log unlinks."""
+    commands = [command for payload in bench.payloads() for command in decode_commands(payload)]
+    return [command[1] for command in commands if command[0] == b"UNLINK"]
+
+
+def test_with_noeviction_a_write_that_needs_memory_is_refused_in_redis_words() -> None:
+    bench, peer = full_bench("noeviction")
+    replies = [bench.run(peer, f"SET n{number} {VALUE}")[0] for number in range(40)]
+    refused = [reply for reply in replies if isinstance(reply, ErrorReply)]
+    assert replies[0] == OK
+    assert 10 < len(refused) < 40
+    assert refused[0].text == b"OOM command not allowed when used memory > 'maxmemory'."
+    assert bench.stats.evicted_keys == 0
+    entries = len(bench.node.log)
+    assert isinstance(bench.run(peer, "INCR n")[0], ErrorReply)
+    assert len(bench.node.log) == entries
+
+
+def test_a_full_node_still_reads_and_deletes() -> None:
+    bench, peer = full_bench("noeviction", room_keys=0)
+    bench.run(peer, f"SET over {VALUE}")
+    assert isinstance(bench.run(peer, f"SET more {VALUE}")[0], ErrorReply)
+    assert bench.run(peer, "GET k0", "EXISTS k1", "DEL k0 k1 k2", "EXPIRE k3 5") == [VALUE.encode(), 1, 3, 1]
+    assert bench.run(peer, f"SET more {VALUE}") == [OK]
+
+
+def test_refused_writes_in_one_chunk_keep_their_place() -> None:
+    bench, peer = full_bench("noeviction", room_keys=0)
+    bench.run(peer, f"SET over {VALUE}")
+    [read, refused, deleted] = bench.run(peer, "GET k0", f"SET x {VALUE}", "DEL k0")
+    assert (read, deleted) == (VALUE.encode(), 1)
+    assert isinstance(refused, ErrorReply)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    ["allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"],
+)
+def test_every_policy_makes_room_through_the_log(policy: str) -> None:
+    bench, peer = full_bench(policy)
+    for number in range(80):
+        assert bench.run(peer, f"SET n{number} {VALUE}") == [OK], number
+    gone = unlinked(bench)
+    assert len(gone) == len(set(gone)) == bench.stats.evicted_keys > 30
+    assert used_bytes(bench) <= bench.config.maxmemory + 2 * len(VALUE) + 1000
+    if policy.startswith("volatile"):
+        assert all(int(key[1:]) % 2 and key.startswith(b"k") for key in gone)
+    assert bench.machine.databases[0].key_count == 280 - len(gone)
+
+
+def test_volatile_policies_refuse_when_only_keys_without_a_deadline_are_left() -> None:
+    bench, peer = full_bench("volatile-lru", room_keys=0)
+    replies = [bench.run(peer, f"SET n{number} {VALUE}")[0] for number in range(130)]
+    assert replies[0] == OK
+    assert isinstance(replies[-1], ErrorReply)
+    assert bench.machine.databases[0].expiry_count == 0
+    assert bench.run(peer, "EXISTS k0 k2 k4") == [3]
+
+
+def test_evictions_stand_in_the_log_before_the_write_that_needs_the_room() -> None:
+    bench, peer = full_bench("allkeys-random", room_keys=0)
+    bench.run(peer, f"SET a {VALUE}")
+    bench.send(peer, f"SET b {VALUE}")
+    bench.turn()
+    names = [command[0] for command in decode_commands(bench.payloads()[-1])]
+    assert names[0] == b"UNLINK"
+    assert names[-1] == b"SET"
+
+
+def test_a_write_may_pass_while_victims_are_on_their_way_out() -> None:
+    bench, peer = full_bench("allkeys-random", room_keys=0)
+    bench.run(peer, f"SET a {VALUE}")
+    bench.send(peer, f"SET b {VALUE}")
+    bench.turn()
+    bench.send(peer, f"SET c {VALUE}")
+    bench.turn()
+    bench.commit()
+    assert peer.taken() == [OK, OK]
+
+
+def test_keys_of_all_databases_give_way() -> None:
+    bench, peer = full_bench("allkeys-random", keys=60, room_keys=0)
+    bench.run(peer, "SELECT 2", *(f"SET j{number} {VALUE}" for number in range(60)), "SELECT 0")
+    for number in range(60):
+        bench.run(peer, f"SET n{number} {VALUE}")
+    gone = unlinked(bench)
+    assert {key[:1] for key in gone} >= {b"k", b"j"}
+    assert bench.stats.evicted_keys == len(gone)
+
+
+def test_lru_keeps_what_is_read() -> None:
+    bench, peer = full_bench("allkeys-lru")
+    for number in range(80):
+        bench.run(peer, *(f"GET k{hot}" for hot in range(20)))
+        bench.run(peer, f"SET n{number} {VALUE}")
+    gone = set(unlinked(bench))
+    kept = sum(f"k{hot}".encode() not in gone for hot in range(20))
+    assert kept >= 15, "at 5 samples an lru of one resolution step still spares most hot keys"
+
+
+def test_without_a_limit_nothing_is_counted_or_evicted() -> None:
+    bench = Bench()
+    peer = bench.peer()
+    for number in range(50):
+        assert bench.run(peer, f"SET n{number} {VALUE}") == [OK]
+    assert (bench.stats.evicted_keys, unlinked(bench)) == (0, [])
+
+
+def test_a_limit_that_is_lifted_lets_writes_through_at_once() -> None:
+    bench, peer = full_bench("noeviction", room_keys=0)
+    bench.run(peer, f"SET over {VALUE}")
+    assert isinstance(bench.run(peer, f"SET more {VALUE}")[0], ErrorReply)
+    assert bench.run(peer, "CONFIG SET maxmemory 0", f"SET more {VALUE}") == [OK, OK]
+
+
+def test_evictions_that_were_not_proposed_count_for_nothing() -> None:
+    bench, peer = full_bench("allkeys-random", room_keys=0)
+    bench.run(peer, f"SET a {VALUE}")
+    evicted = bench.stats.evicted_keys
+    bench.node.is_stopped = True
+    [refused] = bench.run(peer, f"SET b {VALUE}")
+    assert isinstance(refused, ErrorReply)
+    assert bench.stats.evicted_keys == evicted
+    bench.node.is_stopped = False
+    assert bench.run(peer, f"SET b {VALUE}") == [OK]
+    assert bench.stats.evicted_keys > evicted
