@@ -39,7 +39,7 @@ class Plane(Enum):
 
 @dataclass(frozen=True, slots=True)
 class KeySpec:
-    """Positions of the keys among the arguments, as COMMAND INFO gives them; a negative ``last`` counts from the end."""
+    """Positions of the keys among the arguments, as COMMAND INFO gives them; ``last`` < 0 counts from the end."""
 
     first: int
     last: int
