@@ -11,7 +11,8 @@ value] for each nil. ``summary`` is nil but in the last chunk, where it is {data
 Guarantees: loading gives the same keys in the same order inside each slot. A chunk has some more than 256 KiB at most,
 but for a single larger value. A flush or SWAPDB meanwhile does not touch the walk.
 Leaves to the caller: calling ``save_before`` ahead of every change; checksums and compression (persistence/snapshot).
-Cost (1 million keys of 16 bytes with values of 64, one core): 0.6 s to encode, in slices; 0.45 s to load.
+Cost (1 million keys of 16 bytes with values of 64, one core): 0.5 s to encode, at most 0.9 ms a slice of 1,000 keys; a
+writer pays 9 us for each slot; 0.4 s to load, 1.1 s with a deadline on every key.
 """
 
 from __future__ import annotations
