@@ -55,6 +55,12 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
 
 
+def written_bytes(pid: int) -> int:
+    """Return how many bytes a process has given the disk so far, or has left in the page cache for it."""
+    fields = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    return int(fields["write_bytes"])
+
+
 class Server:
     """A server to be measured: a directory that outlives restarts, and at most one process."""
 
@@ -207,6 +213,16 @@ class Redan(Server):
     def stop(self) -> None:
         """Stop it in order; it takes a snapshot and seals its log."""
         self._end(signal.SIGTERM)
+
+
+def settled_save(server: Redan, client: RespClient) -> tuple[float, int]:
+    """Take a snapshot and wait for it; return the seconds that took and the bytes of the file."""
+    started = perf_counter()
+    if (reply := client.call(b"SAVE")) != b"OK":
+        raise RuntimeError(f"SAVE answered {reply!r}")
+    seconds = perf_counter() - started
+    newest = max((server.folder / "data" / "snapshots").glob("*.snap"))
+    return seconds, newest.stat().st_size
 
 
 def make_server(side: Side, durability: Durability) -> Server:

@@ -1,0 +1,73 @@
+"""Every benchmark runs, small, and writes a result that the documents could be filled from. No times are asserted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.decisions import SCRIPTS, command_of
+from bench.render import figures_of
+from bench.report import ROOT
+
+NEEDS_REDIS = {"recovery", "runtimes", "protocols", "fsync_modes", "second_copy"}
+SCRIPT_SECONDS_MAX = 240
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def skip_without_redis() -> None:
+    for program in ("redis-server", "redis-benchmark"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+
+
+def ran(command: list[str], results: Path) -> dict[str, Any]:
+    """Run a benchmark with its results in a folder of the test; return the one result."""
+    environment = {
+        **os.environ,
+        "BENCH_QUICK_RESULTS": str(results),
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}",
+    }
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SCRIPT_SECONDS_MAX, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    [path] = results.glob("*.json")
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_measurement_behind_a_decision_runs_and_can_be_shown(name: str, tmp_path: Path) -> None:
+    if name in NEEDS_REDIS:
+        skip_without_redis()
+    content = ran(command_of(name, quick=True), tmp_path)
+    assert content["name"] == name
+    assert content["environment"]["cores"] == os.cpu_count()
+    shown = figures_of(name, tmp_path)
+    assert shown.count("\n|") >= 3, "a head, a rule and a row"
+    assert content["environment"]["date"] in shown
+
+
+def numbers_of(figure: dict[str, Any]) -> list[float]:
+    return [*figure["redis"]["values"], *figure["redan"]["values"]]
+
+
+@pytest.mark.parametrize("section", ["throughput", "connections", "million", "grpc"])
+def test_a_section_of_the_comparison_measures_both_servers_in_every_round(section: str, tmp_path: Path) -> None:
+    skip_without_redis()
+    command = [sys.executable, "-m", "bench", "--quick", "--rounds", "1", "--seconds", "0.05", "--only", section]
+    figures = ran(command, tmp_path)["runs"][section]["figures"]
+    assert figures
+    for figure in figures:
+        assert all(number >= 0 for number in numbers_of(figure))
+        assert len(figure["redan"]["values"]) == 1, figure["name"]
+        only_ours = section == "grpc" or "event-loop lag" in figure["name"]
+        assert len(figure["redis"]["values"]) == (0 if only_ours else 1), figure["name"]
