@@ -1,4 +1,4 @@
-"""Key commands, conversation by conversation the same as a real redis-server's; and what only we promise."""
+"""What key commands promise beyond the conversations in tests/scripts/commands."""
 
 from __future__ import annotations
 
@@ -6,109 +6,6 @@ import pytest
 
 from kvservice.commands.reply import ErrorReply, Status
 from tests.harness.inprocess import InProcess
-from tests.harness.oracle import Oracle
-
-CONVERSATIONS = {
-    "removing": """
-        SET a 1 | SET b 2 | SET c 3 | DEL a a x | UNLINK b b c | EXISTS a b c | DBSIZE | DEL nothing
-    """,
-    "counting": """
-        SET a 1 | SET b 2 | EXISTS a a b x | TOUCH a a b x | TYPE a | TYPE x | DBSIZE
-    """,
-    "renaming": """
-        SET a 1 | RENAME a b | GET a | GET b | RENAME x y | RENAME x x | RENAME b b | SET c 2 | RENAME b c |
-        GET c | DBSIZE
-    """,
-    "renaming a key with a deadline": """
-        SET a 1 EXAT 9999999999 | RENAME a b | EXPIRETIME b | SET c 1 EXAT 10000000000 | SET d 1 |
-        RENAME d c | EXPIRETIME c | RENAME c d | EXPIRETIME d
-    """,
-    "renaming if the name is free": """
-        SET a 1 | SET b 2 | RENAMENX a b | RENAMENX a c | GET c | RENAMENX c c | RENAMENX x y | RENAMENX x x
-    """,
-    "copying": """
-        SET a 1 EXAT 9999999999 | COPY a b | GET b | EXPIRETIME b | SET c 3 | COPY a c | COPY a c REPLACE |
-        GET c | EXPIRETIME c | COPY a a | COPY x x | COPY x y | COPY x y REPLACE | COPY a d DB 3 |
-        COPY a d DB 3 | COPY a d DB 3 REPLACE | COPY a a DB 3 | COPY a a DB 0
-    """,
-    "copying with bad options": """
-        SET a 1 | COPY a b DB | COPY a b DB x | COPY a b DB 99 | COPY a b DB -1 | COPY a b NOSUCH |
-        COPY a b DB 99999999999 | COPY a b DB 1 DB 2 REPLACE replace | COPY a
-    """,
-    "copying keeps the encoding": """
-        SET a 1 | APPEND a 2 | COPY a b | OBJECT ENCODING b | GET b | APPEND a 3 | GET b
-    """,
-    "moving": """
-        SET a 1 EXAT 9999999999 | MOVE a 1 | GET a | SELECT 1 | GET a | EXPIRETIME a | SELECT 0 | SET a 2 |
-        MOVE a 1 | MOVE a 0 | MOVE x 0 | MOVE x 1 | MOVE a 99 | MOVE a x | MOVE a -1 | MOVE a 4294967296 |
-        MOVE a 9223372036854775808 | MOVE a
-    """,
-    "deadlines": """
-        SET a 1 | TTL a | PTTL a | TTL x | PTTL x | EXPIRE a 100 | TTL a | PERSIST a | PERSIST a | PERSIST x |
-        TTL a | EXPIREAT a 9999999999 | EXPIRETIME a | PEXPIRETIME a | PEXPIREAT a 9999999999499 | EXPIRETIME a |
-        PEXPIREAT a 9999999999500 | EXPIRETIME a | PEXPIRETIME a | EXPIRETIME x | PEXPIRETIME x
-    """,
-    "deadlines that have passed": """
-        SET a 1 | EXPIRE a 0 | GET a | SET a 1 | EXPIRE a -1 | GET a | SET a 1 | PEXPIRE a -5 | GET a |
-        SET a 1 | EXPIREAT a 1 | GET a | SET a 1 | PEXPIREAT a 1 | GET a | SET a 1 | EXPIREAT a -1 |
-        EXISTS a | EXPIRE x 0 | DBSIZE
-    """,
-    "deadlines that overflow": """
-        SET a 1 | EXPIRE a 9223372036854775807 | EXPIRE a 9223372036854775 | EXPIRE a -9223372036854775808 |
-        SET a 1 | EXPIRE a -9223372036854776 | PEXPIRE a 9223372036854775807 |
-        PEXPIREAT a 9223372036854775807 | PEXPIRETIME a | EXPIREAT a 9223372036854775807 |
-        EXPIRE a 9223372036854775808 | EXPIRE a 1.5 | EXPIRE a abc | EXPIRE a | EXPIRE x 9223372036854775807 |
-        TTL x
-    """,
-    "deadlines on condition": """
-        SET a 1 | EXPIREAT a 9999999999 XX | EXPIREAT a 9999999999 GT | EXPIREAT a 9999999999 LT |
-        EXPIREAT a 9999999999 NX | EXPIRETIME a | EXPIREAT a 9999999999 GT | EXPIREAT a 9999999999 LT |
-        EXPIREAT a 10000000000 GT | EXPIRETIME a | EXPIREAT a 9999999999 LT | EXPIRETIME a |
-        EXPIREAT a 9999999998 GT | EXPIREAT a 10000000008 XX GT | EXPIREAT a 10000000007 XX LT |
-        EXPIRETIME a | PERSIST a | EXPIREAT a 9999999999 gt | EXPIREAT a 9999999999 lt | EXPIRETIME a |
-        EXPIRE a 1 NX XX | EXPIRE a 1 NX GT | EXPIRE a 1 NX LT | EXPIRE a 1 GT LT | EXPIRE a 1 NX NX |
-        EXPIRE a x FOO | EXPIRE a 1 FOO | EXPIRE a 1 XX EX | EXPIRE x 1 NX | EXPIREAT a 1 LT | EXISTS a
-    """,
-    "whole databases": """
-        SET a 1 | SELECT 1 | SET b 2 | FLUSHDB | DBSIZE | SELECT 0 | DBSIZE | FLUSHDB ASYNC | SET a 1 |
-        FLUSHALL SYNC | DBSIZE | FLUSHALL async | FLUSHDB NOW | FLUSHALL SYNC SYNC | FLUSHALL SYNC ASYNC
-    """,
-    "exchanging databases": """
-        SET a 1 EXAT 9999999999 | SELECT 1 | SET b 2 | SWAPDB 0 1 | GET a | EXPIRETIME a | GET b | DBSIZE |
-        SELECT 0 | GET b | DBSIZE | SWAPDB 0 0 | SWAPDB x 0 | SWAPDB 0 x | SWAPDB 0 99 | SWAPDB -1 0 |
-        SWAPDB 0 | SWAPDB 99999999999 0 | KEYS *
-    """,
-    "objects": """
-        SET a 1 | OBJECT ENCODING a | OBJECT REFCOUNT a | SET a 10000 | OBJECT REFCOUNT a | SET a abc |
-        OBJECT ENCODING a | OBJECT REFCOUNT a | APPEND a d | OBJECT ENCODING a | OBJECT ENCODING x |
-        OBJECT REFCOUNT x | OBJECT IDLETIME x | OBJECT FREQ x | OBJECT FREQ a | OBJECT IDLETIME a |
-        OBJECT NOSUCH a | OBJECT ENCODING | OBJECT ENCODING a b | OBJECT | SET a 9223372036854775807 |
-        OBJECT ENCODING a | SET a -1 | OBJECT REFCOUNT a
-    """,
-    "cursors": """
-        SCAN 0 | SET a 1 | SCAN 0 | SCAN x | SCAN 1x | SCAN 18446744073709551616 | SCAN 0 COUNT 0 |
-        SCAN 0 COUNT -1 | SCAN 0 COUNT x | SCAN 0 COUNT | SCAN 0 FOO 1 | SCAN 0 MATCH | SCAN 0 MATCH a |
-        SCAN 0 MATCH b | SCAN 0 TYPE string | SCAN 0 TYPE STRING | SCAN 0 TYPE list | SCAN 0 TYPE nosuch |
-        SCAN 0 MATCH * COUNT 100 TYPE string | SCAN 00 | SCAN +0 | SCAN
-    """,
-    "a single key": """
-        RANDOMKEY | KEYS * | SET a 1 | RANDOMKEY | KEYS * | KEYS a | KEYS b | KEYS [ab] | KEYS | RANDOMKEY x
-    """,
-}
-"""Commands between bars. Deadlines lie near the second 9999999999, which is in the year 2286."""
-
-
-def conversation(text: str) -> list[list[bytes]]:
-    return [command.encode().split() for command in text.split("|")]
-
-
-@pytest.mark.parametrize("title", CONVERSATIONS)
-def test_a_conversation_reads_as_with_redis(title: str, ours: InProcess, oracle: Oracle) -> None:
-    commands = conversation(CONVERSATIONS[title])
-    oracle.send([[b"SELECT", b"0"], [b"FLUSHALL"]])
-    theirs = oracle.send(commands)
-    for command, our_reply, their_reply in zip(commands, ours.send(commands), theirs, strict=True):
-        assert our_reply == their_reply, command
 
 
 def test_names_may_be_any_bytes(ours: InProcess) -> None:
