@@ -25,7 +25,17 @@ FRAGMENTS: Final = (
     *(b"*%d\r\n" % count for count in (0, 1, 2, 3, -1, -5, 99_999, 100_000, 1_048_577, 1_000_000_000)),
     *(b"$%d\r\n" % length for length in (0, 3, 1024, 1025, -1, 2_147_483_648)),
     *(b"$3\r\nGET\r\n", b"$1\r\nk\r\n", b"$0\r\n\r\n", b"$2\r\n\r\n\r\n", b"$3\r\nabcXX", b"$8\r\n*1\r\n$4\r\nXY"),
-    *(b"*03\r\n", b"$05\r\n", b"*+1\r\n", b"*\r\n", b"$\r\n", b"*1\n", b"*1\rX", b"*99999999999999999999\r\n"),
+    *(
+        b"*03\r\n",
+        b"$05\r\n",
+        b"*+1\r\n",
+        b"*\r\n",
+        b"$\r\n",
+        b"*1\n",
+        b"*1\rX",
+        b"*0\rX",
+        b"*99999999999999999999\r\n",
+    ),
     *(b"+OK\r\n", b"-ERR\r\n", b":1\r\n", b"(12\r\n", b",1.5\r\n", b"#t\r\n", b"_\r\n", b"=7\r\ntxt:abc\r\n"),
     *(b"~1\r\n", b"%1\r\n", b">1\r\n", b"|1\r\n", b"!3\r\nabc\r\n", b"*?\r\n", b".\r\n"),
     *(

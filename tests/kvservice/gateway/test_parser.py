@@ -34,13 +34,20 @@ def parsed(pieces: list[bytes], limits: Limits = LIMITS) -> tuple[list[list[byte
     return commands, None
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(STREAMS, strategies.lists(strategies.integers(0, 200), max_size=4))
 @example(b"*1\r\n$4\r\nPINGXX*1\r\n+OK\r\n", [])
 @example(b"*2\r\n$3\r\nabcXX+OK\r\n", [])
 @example(b"*1\r\n(123\r\n", [])
 @example(b"*2\r\n$4\r\nPING\r\n$0\r\n", [])
+@example(b"*1\r\n$4\r\nPING\r\nrest", [])
+@example(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nrest", [])
+@example(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\nrest", [])
+@example(b"*4\r\n$4\r\nMGET\r\n$1\r\nk\r\n$1\r\nv\r\n$1\r\nw\r\nrest", [])
+@example(b"POST / HTTP/1.1\r\n", [])
+@example(b"PING\nhost: here\n", [])
 @example(b"PING\r\n\x16\x03\n", [])
+@example(b"PING\r\n" + b"a" * 65_537 + b"\r\n", [])
 @example(b"PING\na\vb\nPOST\n", [])
 @example(b"*1\r\n$14\r\n*1\r\n$4\r\nPING\r\n\r\n", [])
 def test_any_bytes_in_any_cut_read_as_the_walker_reads_them(stream: bytes, offsets: list[int]) -> None:
@@ -70,6 +77,7 @@ def test_no_type_that_hiredis_knows_passes_for_a_bulk_string(text: bytes) -> Non
             assert parsed([stream]) == walked([stream])
 
 
+@settings(deadline=None)
 @given(COMMANDS)
 def test_whole_commands_come_with_bytes_for_the_log(commands: list[list[bytes]]) -> None:
     encoded = encode_commands(commands)
@@ -87,6 +95,13 @@ def test_each_way_of_reading_is_taken_where_it_should_be() -> None:
     for chunk in (short, many, marked):
         assert parser.feed(chunk).raw == chunk
         assert parser.partial_bytes == 0
+
+
+def test_claims_are_weighed_against_the_chunk() -> None:
+    assert not parser_module._claims_too_much([b"40000", b"60000"], 600)
+    assert not parser_module._claims_too_much([b"100000", b"100000"], 600_000)
+    assert parser_module._claims_too_much([b"100000", b"100000"], 599_000)
+    assert parser_module._claims_too_much([b"1048577"], 1 << 40)
 
 
 def test_complete_commands_before_a_cut_one_keep_their_bytes() -> None:
@@ -117,6 +132,20 @@ def test_a_stranger_is_read_by_the_walker_only() -> None:
         parser.feed(b"$1\r\nk\r\n$20000\r\n", authenticated=False).error
         == "Protocol error: unauthenticated bulk length"
     )
+
+
+def test_a_stranger_who_has_become_a_client_ends_a_large_command() -> None:
+    parser = Parser(Limits())
+    assert parser.feed(b"*2\r\n$3\r\nGET\r\n", authenticated=False).error is None
+    assert parser.feed(b"$20000\r\n", authenticated=True).error is None
+    assert parser.missing_bytes == 20_002
+    assert parser.feed(b"k" * 20_000 + b"\r\n").commands == [[b"GET", b"k" * 20_000]]
+
+
+def test_a_small_query_buffer_is_minded_in_every_way_of_reading() -> None:
+    limits = Limits(1 << 20, 1 << 20)
+    many = encode_command([b"x"] * 30_000)
+    assert walked([many], limits) == parsed([many], limits) == ([], "")
 
 
 def test_a_long_value_in_pieces_is_read_whole() -> None:

@@ -6,7 +6,7 @@ import time
 import tracemalloc
 
 import pytest
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 
 from kvservice.gateway.limits import INLINE_BYTES_MAX, MULTIBULK_LENGTH_MAX, Limits
 from kvservice.gateway.resp import encode_command, encode_commands
@@ -33,11 +33,13 @@ def walked(
     return commands, None
 
 
+@settings(deadline=None)
 @given(COMMANDS, strategies.lists(strategies.integers(0, 400)))
 def test_commands_in_any_cut_are_read_back(commands: list[list[bytes]], offsets: list[int]) -> None:
     assert walked(cut(encode_commands(commands), offsets)) == (commands, None)
 
 
+@settings(deadline=None)
 @given(STREAMS)
 def test_any_bytes_read_the_same_whole_and_byte_by_byte(stream: bytes) -> None:
     assert walked([stream]) == walked(cut(stream, range(len(stream))))
@@ -80,7 +82,7 @@ def test_a_broken_stream_is_refused_by_name_behind_the_commands_before_it(stream
     assert walked([b"PING\r\n" + stream + b"\r\nPING\r\n"]) == ([[b"PING"]], fault)
 
 
-@pytest.mark.parametrize("ignored", [b"*0\r\n", b"*-1\r\n", b"*-5\r\n", b"\r\n", b"\n", b"   \r\n"])
+@pytest.mark.parametrize("ignored", [b"*0\r\n", b"*0\rX", b"*-1\r\n", b"*-5\r\n", b"\r\n", b"\n", b"   \r\n"])
 def test_what_holds_no_command_is_ignored(ignored: bytes) -> None:
     assert walked([ignored + b"PING\r\n" + ignored]) == ([[b"PING"]], None)
 
@@ -120,7 +122,7 @@ def test_commands_pipelined_behind_credentials_have_the_usual_bounds() -> None:
 
 
 def test_a_stranger_whose_credentials_failed_cannot_go_on_with_a_large_command() -> None:
-    start = b"AUTH wrong\r\n*100\r\n$3\r\nSET\r\n"
+    start = b"AUTH wrong\r\n*11\r\n$3\r\nSET\r\n$1\r\nk\r\n"
     assert walked([start, b"$1\r\n"], authenticated=False)[1] == "Protocol error: unauthenticated multibulk length"
     start = b"AUTH wrong\r\n*2\r\n$20000\r\nabc"
     assert walked([start, b"d"], Limits(), authenticated=False)[1] == "Protocol error: unauthenticated bulk length"
@@ -194,3 +196,19 @@ def test_bytes_that_trickle_in_cost_the_same_each(stream: bytes) -> None:
     assert command is not None
     assert walker.is_between_commands
     assert (time.thread_time() - started) / len(stream) < 20e-6
+
+
+def test_the_length_under_way_says_what_is_missing() -> None:
+    walker = Walker(Limits())
+    for piece, missing in ((b"*2\r\n", 0), (b"$3\r\nGET\r\n$10", 0), (b"\r\n", 12), (b"0123456789", 2), (b"\r", 1)):
+        walker.feed(piece)
+        assert walker.next_command() is None
+        assert walker.missing_bytes == missing
+    walker.feed(b"\n")
+    assert walker.next_command() == [b"GET", b"0123456789"]
+    assert walker.missing_bytes == 0
+
+
+def test_an_argument_may_not_be_bounded_below_what_short_commands_need() -> None:
+    with pytest.raises(ValueError, match="the least is 1024"):
+        Limits(bulk_bytes_max=1023)
