@@ -82,29 +82,43 @@ def _options(args: Args, start: int) -> tuple[int, bytes | None, bytes | None]:
 
 
 def walk(db: Database, cursor: int, count: int) -> tuple[int, list[bytes]]:
-    """Return the cursor behind about ``count`` live keys from ``cursor`` on, 0 at the end, and these keys."""
+    """Return the cursor behind about ``count`` keys from ``cursor`` on, 0 at the end, and the live ones of them."""
     slot, position = cursor >> POSITION_BITS, cursor & ((1 << POSITION_BITS) - 1)
     found: list[bytes] = []
     values = db.values
+    wanted = count
     while slot < SLOTS:
-        if values[slot]:
-            if len(found) >= count:
+        if size := len(values[slot]):
+            if wanted <= 0:
                 return slot << POSITION_BITS, found
-            keys = db.live_keys(slot)
-            if position or len(keys) > count - len(found):
-                ordered = sorted([(place, key) for key in keys if (place := crc32(key)) >= position])
-                wanted = count - len(found)
-                if len(ordered) > wanted:
-                    last = ordered[wanted - 1][0]
-                    while wanted < len(ordered) and ordered[wanted][0] == last:
-                        wanted += 1
-                    found += [key for _place, key in ordered[:wanted]]
+            if position == 0 and size <= wanted:
+                found += db.live_keys(slot)
+                wanted -= size
+            else:
+                page, last = _page(db, slot, position, wanted)
+                found += page
+                wanted -= len(page)
+                if last is not None:
                     return (slot << POSITION_BITS) + last + 1, found
-                keys = [key for _place, key in ordered]
-            found += keys
         slot += 1
         position = 0
     return 0, found
+
+
+def _page(db: Database, slot: int, position: int, wanted: int) -> tuple[list[bytes], int | None]:
+    """Return live keys of a slot from a position on; and the last position if ``wanted`` keys were before its end."""
+    crowded = db.crowded.get(slot)
+    if crowded is not None:
+        ordered = crowded.from_position(position, wanted)
+    else:
+        ordered = sorted([(place, key) for key in db.values[slot] if (place := crc32(key)) >= position])
+    last = None
+    if len(ordered) > wanted:
+        last = ordered[wanted - 1][0]
+        while wanted < len(ordered) and ordered[wanted][0] == last:
+            wanted += 1
+        ordered = ordered[:wanted]
+    return db.live_among(slot, [key for _place, key in ordered]), last
 
 
 def keys(ctx: Context, args: Args) -> Reply:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from kvservice.keyspace.access import AccessTable
+from kvservice.keyspace.crowded import CROWDED_MIN, SPARSE_MAX, CrowdedSlot
 from kvservice.keyspace.expiry import ExpiryIndex
 from kvservice.keyspace.slots import SLOTS, slot_of
 from kvservice.keyspace.values import DEADLINE_BYTES, Value, cost_of
@@ -28,7 +29,7 @@ NO_DEADLINES: Final[SlotDeadlines] = [None] * SLOTS
 RETIRED_MAX: Final = 16
 """Dropped keyspaces that may wait for the reaper; a flood of FLUSHALL frees older ones at once instead."""
 
-SWAPPED: Final = ("values", "expires", "expiry", "key_count", "expiry_count", "bytes_used", "access")
+SWAPPED: Final = ("values", "expires", "expiry", "key_count", "expiry_count", "bytes_used", "access", "crowded")
 """What belongs to the keys of a database and not to its number."""
 
 
@@ -52,7 +53,8 @@ class Database:
     """The keys of one database (SELECT number)."""
 
     __slots__ = (
-        "access", "bytes_used", "clock", "expires", "expiry", "expiry_count", "index", "key_count", "retired", "values",
+        "access", "bytes_used", "clock", "crowded", "expires", "expiry", "expiry_count", "index", "key_count",
+        "retired", "values",
     )  # fmt: skip
 
     def __init__(self, index: int, clock: Clock) -> None:
@@ -79,6 +81,8 @@ class Database:
         self.values = NO_VALUES
         self.expires = NO_DEADLINES
         self.expiry = ExpiryIndex()
+        self.crowded: dict[int, CrowdedSlot] = {}
+        """Slots of very many keys, for SCAN. Invariant: the same keys as ``values`` has there."""
         self.key_count = 0
         """Keys stored, also those expired but not yet removed, as DBSIZE counts them."""
         self.expiry_count = 0
@@ -122,10 +126,14 @@ class Database:
 
     def live_keys(self, slot: int) -> list[bytes]:
         """Return the live keys of one slot, in insertion order."""
+        return self.live_among(slot, list(self.values[slot]))
+
+    def live_among(self, slot: int, keys: list[bytes]) -> list[bytes]:
+        """Return those of the stored ``keys`` of one slot that are live."""
         expires = self.expires[slot]
         if not expires:
-            return list(self.values[slot])
-        return [key for key in self.values[slot] if key not in expires or not self.is_expired(expires[key])]
+            return keys
+        return [key for key in keys if key not in expires or not self.is_expired(expires[key])]
 
     def items(self) -> Iterator[tuple[bytes, Value]]:
         """Yield all live keys with their values, slot by slot."""
@@ -167,9 +175,17 @@ class Database:
                 values = self.values[slot]
             self.key_count += 1
             self.bytes_used += ((len(key) + 48) & -16) + cost_of(value)
+            if len(values) >= CROWDED_MIN:
+                self.crowd(slot, key)
         elif type(old) is not type(value) or (type(old) is not int and len(old) != len(value)):  # type: ignore[arg-type]
             self.bytes_used += cost_of(value) - cost_of(old)
         values[key] = value
+
+    def crowd(self, slot: int, key: bytes) -> None:
+        """Note a key that is about to be new in a slot of very many."""
+        if slot not in self.crowded:
+            self.crowded[slot] = CrowdedSlot(self.values[slot])
+        self.crowded[slot].add(key)
 
     def resized(self, before: int, after: int) -> None:
         """Account for a value that was changed in place and whose cost went from ``before`` to ``after`` bytes."""
@@ -191,6 +207,11 @@ class Database:
         if expires is not None and key in expires:
             self.drop_deadline(slot, key)
         value = self.values[slot].pop(key)
+        if self.crowded and slot in self.crowded:
+            if len(self.values[slot]) < SPARSE_MAX:
+                del self.crowded[slot]
+            else:
+                self.crowded[slot].remove(key)
         self.key_count -= 1
         self.bytes_used -= ((len(key) + 48) & -16) + cost_of(value)
 

@@ -26,6 +26,7 @@ from typing import Any, Final
 import google_crc32c
 import msgspec
 
+from kvservice.keyspace.crowded import CROWDED_MIN, CrowdedSlot
 from kvservice.keyspace.database import NO_DEADLINES, NO_VALUES, Database
 from kvservice.keyspace.kinds import KINDS_BY_CODE, kind_of
 from kvservice.keyspace.slots import SLOTS
@@ -207,8 +208,14 @@ def _load_part(
         db.values = [{} for _ in range(SLOTS)]
     db.key_count += len(values)
     db.bytes_used += sum([(len(key) + 48) & -16 for key in values]) + sum(map(cost_of, values.values()))
-    if db.values[slot]:
-        db.values[slot].update(values)
+    present = db.values[slot]
+    if present:
+        present.update(values)
+        if slot in db.crowded:
+            for key in values:
+                db.crowded[slot].add(key)
+        elif len(present) > CROWDED_MIN:
+            db.crowded[slot] = CrowdedSlot(present)
     else:
         db.values[slot] = values
     if deadlines is not None:

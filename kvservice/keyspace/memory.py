@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from sys import getsizeof
 from typing import Final
 
+from kvservice.keyspace.crowded import BYTES_PER_KEY
 from kvservice.keyspace.database import NO_DEADLINES, NO_VALUES, Database
 from kvservice.keyspace.slots import SHARDS, SLOTS_PER_SHARD
 
@@ -46,7 +47,7 @@ class MemoryMeter:
     def overhead_bytes(self) -> int:
         """Return the bytes of the slot dicts and of what is known about the use of keys."""
         tables = sum([db.access.bytes_used for db in self._databases if db.access is not None])
-        return tables + sum(map(sum, self._dict_bytes))
+        return tables + sum(map(sum, self._dict_bytes)) + sum(map(crowded_bytes, self._databases))
 
     def refresh_shard(self) -> None:
         """Measure the slot dicts of the next shard: about 0.1 ms for each database that has keys."""
@@ -62,6 +63,11 @@ class MemoryMeter:
         """Measure all slot dicts: some milliseconds."""
         for _ in range(SHARDS):
             self.refresh_shard()
+
+
+def crowded_bytes(db: Database) -> int:
+    """Return the bytes of the indexes of crowded slots."""
+    return sum([BYTES_PER_KEY * len(db.values[slot]) for slot in db.crowded])
 
 
 def shard_keys(db: Database, shard: int) -> int:

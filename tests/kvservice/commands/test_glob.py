@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import perf_counter
+from time import thread_time
 
 import pytest
 from hypothesis import given, settings
@@ -45,9 +45,9 @@ def test_case_is_ignored_on_request() -> None:
 
 
 def test_a_pattern_of_many_stars_is_quick() -> None:
-    started = perf_counter()
+    started = thread_time()
     assert not matcher(b"*a" * 200 + b"b")(b"a" * 10_000)
-    assert perf_counter() - started < 1.0
+    assert thread_time() - started < 1.0
 
 
 @settings(max_examples=300, deadline=None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from binascii import crc32
+from time import thread_time
 
 import pytest
 from hypothesis import given, settings
@@ -40,9 +42,11 @@ def name(number: int, in_one_slot: bool) -> bytes:
 
 
 @pytest.mark.parametrize("in_one_slot", [False, True])
-@pytest.mark.parametrize("count", [1, 7, 10, 1_000, 100_000])
-def test_a_walk_over_a_still_keyspace_returns_every_key_once(count: int, in_one_slot: bool, ours: InProcess) -> None:
-    names = [name(number, in_one_slot) for number in range(1_000)]
+@pytest.mark.parametrize(("count", "total"), [(1, 1_000), (7, 6_000), (10, 1_000), (1_000, 6_000), (100_000, 6_000)])
+def test_a_walk_over_a_still_keyspace_returns_every_key_once(
+    count: int, total: int, in_one_slot: bool, ours: InProcess
+) -> None:
+    names = [name(number, in_one_slot) for number in range(total)]
     for key in names:
         ours.run(b"SET", key, b"1")
     found = scanned(ours, b"COUNT", b"%d" % count)
@@ -118,6 +122,41 @@ def test_a_walk_that_meets_a_key_due_by_the_wall_clock_only_waits_for_the_log(ou
             ours.say(command)
     ours.pass_ms(0)
     assert page(ours.say("SCAN 0")) == (b"0", [])
+
+
+def test_a_walk_through_a_crowded_slot_meets_every_key_that_stays(ours: InProcess) -> None:
+    chance = random.Random(1)
+    stays = {name(number, True) for number in range(0, 9_000, 3)}
+    for number in range(9_000):
+        ours.run(b"SET", name(number, True), b"1")
+    assert ours.databases[0].crowded
+    for key in colliding_names():
+        ours.run(b"SET", key.replace(b"{t}", b"{tag}"), b"1")
+    cursor, found = b"0", set[bytes]()
+    for _ in range(STEPS_MAX):
+        cursor, keys = page(ours.run(b"SCAN", cursor, b"COUNT", b"50"))
+        found.update(keys)
+        if cursor == b"0":
+            break
+        for _ in range(40):
+            number = chance.randrange(12_000)
+            if name(number, True) not in stays:
+                ours.run(chance.choice([b"DEL", b"INCR"]), name(number, True))
+        ours.run(b"PEXPIRE", name(1 + 3 * chance.randrange(3_000), True), b"1")
+        ours.pass_ms(1)
+    assert stays <= found
+
+
+def test_a_call_in_a_slot_of_very_many_keys_is_short(ours: InProcess) -> None:
+    for number in range(200_000):
+        ours.databases[0].set(b"{tag}%d" % number, b"1")
+    spent: list[float] = []
+    cursor = b"0"
+    for _ in range(300):
+        started = thread_time()
+        cursor, _keys = page(ours.run(b"SCAN", cursor))
+        spent.append(thread_time() - started)
+    assert sorted(spent)[150] < 0.005
 
 
 Event = tuple[str, int]

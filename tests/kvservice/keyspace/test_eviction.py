@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from time import perf_counter
+from time import thread_time
 
 import pytest
 
@@ -222,9 +222,9 @@ def test_choosing_is_quick_also_among_few_keys(policy: str, ours: InProcess) -> 
     for number in range(3):
         ours.run(b"SET", b"key:%d" % number, bytes(100_000), b"EX", b"1000")
     evictor = evictor_of(ours, policy)
-    started = perf_counter()
+    started = thread_time()
     assert len(evictor.victims(LOTS, START_MS)) == 3
-    assert perf_counter() - started < 0.25
+    assert thread_time() - started < 0.25
 
 
 # -- the table of use ------------------------------------------------------------------------------------------------

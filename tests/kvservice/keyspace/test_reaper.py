@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from itertools import pairwise
-from time import perf_counter
+from time import thread_time
 
 from kvservice.keyspace.database import RETIRED_MAX, Database
 from kvservice.keyspace.image import SnapshotWalk, load_chunk
@@ -97,13 +97,13 @@ def test_flushing_many_keys_does_not_stall(ours: InProcess) -> None:
     for number in range(200_000):
         ours.databases[0].set(b"key:%d" % number, b"value")
     gc.collect()
-    started = perf_counter()
+    started = thread_time()
     ours.say("FLUSHALL")
-    assert perf_counter() - started < 0.005
+    assert thread_time() - started < 0.005
     longest = 0.0
     more = True
     while more:
-        started = perf_counter()
+        started = thread_time()
         more = reap_slice(ours.databases, 1_000)
-        longest = max(longest, perf_counter() - started)
+        longest = max(longest, thread_time() - started)
     assert longest < 0.02
