@@ -54,6 +54,7 @@ class Event(StrEnum):
     LEADER_CHANGED = "leader_changed"
     CLOCK_STEPPED = "clock_stepped"
 
+    CLIENTS_LIMITED = "clients_limited"
     CONNECTION_REFUSED = "connection_refused"
     CONNECTION_CLOSED = "connection_closed"
     AUTHENTICATION_FAILED = "authentication_failed"

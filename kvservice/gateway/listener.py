@@ -1,6 +1,7 @@
 """Accepts RESP connections: the limit of clients, keep-alive, idle time.
 
-Guarantees: at most ``maxclients`` sessions; one more is told so in Redis's words and closed.
+Guarantees: at most ``maxclients`` sessions, or as many as the limit of open files allows; one more is told so in
+Redis's words and closed.
 Leaves to the caller: everything after the accept (gateway/connection).
 """
 
@@ -11,11 +12,15 @@ from typing import Final, cast
 
 from kvservice.gateway.connection import Connection
 from kvservice.gateway.limits import Limits
+from kvservice.gateway.open_files import clients_within_open_files
+from kvservice.logs import Event, Log
 from kvservice.service import Service
 
 BACKLOG: Final = 4096
 """Connections that the kernel may hold for us; asyncio's 100 drops connections when thousands arrive at once."""
 TOO_MANY: Final = b"-ERR max number of clients reached\r\n"
+
+log = Log("gateway")
 
 
 class Refusal(asyncio.Protocol):
@@ -64,7 +69,7 @@ class Listener:
 
     def _accept(self) -> asyncio.Protocol:
         service = self._service
-        if len(service.sessions) >= service.config.maxclients:
+        if len(service.sessions) >= self._clients_max:
             service.stats.rejected_connections += 1
             return Refusal()
         service.stats.connections_received += 1
@@ -74,3 +79,6 @@ class Listener:
         config = self._service.config
         self._limits.bulk_bytes_max = config.value_bytes_max
         self._limits.query_buffer_bytes_max = config.query_buffer_bytes_max
+        self._clients_max = clients_within_open_files(config.maxclients)
+        if self._clients_max < config.maxclients:
+            log.warning(Event.CLIENTS_LIMITED, maxclients=config.maxclients, allowed_by_open_files=self._clients_max)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kvservice.gateway.open_files import RESERVED_FILES
 from kvservice.gateway.resp import encode_command, encode_commands
 from tests.harness.hostile import (
     FRAGMENTS,
@@ -278,6 +279,48 @@ def test_one_client_too_many_is_told_so(tmp_path: Path) -> None:
             assert received(third, 100) == b"-ERR max number of clients reached\r\n"
         peers[0].close()
         wait_until(lambda: exchange(node.connect, [PING]) == PONG)
+
+
+def test_a_node_raises_its_limit_of_open_files_for_its_clients(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard), hard))
+    try:
+        with NodeProcess(tmp_path, "--maxclients", "2000") as node:
+            raised, _ = resource.prlimit(node.pid, resource.RLIMIT_NOFILE)
+            assert raised >= min(2000 + RESERVED_FILES, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_clients_cannot_use_up_the_files_that_the_log_needs(tmp_path: Path) -> None:
+    with NodeProcess(tmp_path) as node, ExitStack() as stack:
+        few = RESERVED_FILES + 50
+        resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (few, few))
+        assert exchange(node.connect, [encode_command([b"CONFIG", b"SET", b"maxclients", b"5000"])]) == b"+OK\r\n"
+        assert [event["allowed_by_open_files"] for event in node.events() if event["event"] == "clients_limited"] == [
+            50
+        ]
+        peers = [stack.enter_context(node.connect()) for _ in range(50)]
+        for peer in peers:
+            peer.sendall(PING)
+            assert received(peer, 7) == PONG
+        for _ in range(few):
+            with node.connect() as refused:
+                assert received(refused, 100) == b"-ERR max number of clients reached\r\n"
+        peers[0].sendall(encode_commands([[b"SET", b"k", b"v"], [b"SAVE"]]))
+        assert received(peers[0], 10) == b"+OK\r\n+OK\r\n"
+
+
+def test_strangers_are_kept_short(tmp_path: Path) -> None:
+    with NodeProcess(tmp_path, "--requirepass", "secret") as node:
+        for stream, error in (
+            (b"*11\r\n", b"-ERR Protocol error: unauthenticated multibulk length\r\n"),
+            (b"*2\r\n$3\r\nGET\r\n$16385\r\n", b"-ERR Protocol error: unauthenticated bulk length\r\n"),
+        ):
+            assert answer_until_closed(node.connect, stream) == error
+        assert exchange(node.connect, [encode_command([b"GET", b"k"])]) == b"-NOAUTH Authentication required.\r\n"
+        mset = encode_commands([[b"AUTH", b"secret"], [b"MSET"] + [b"k", b"v" * 20_000] * 10])
+        assert exchange(node.connect, [mset]) == b"+OK\r\n+OK\r\n"
 
 
 def test_ten_thousand_idle_connections_cost_memory_but_no_service(tmp_path: Path) -> None:
