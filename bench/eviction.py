@@ -105,9 +105,10 @@ def redan(reads: list[int], room: int, policy: str, samples: int) -> Figures:
             db.set(key, VALUE)
             if db.key_count > room:
                 before = process_time()
-                for _db, victim in evictor.victims(1, now_ms):
+                victims = evictor.victims(1, now_ms)
+                for _db, victim in victims:
                     db.delete(victim)
-                evictor.settled()
+                evictor.settled(victims)
                 choosing += process_time() - before
         evictor.touch(0, (key,), now_ms)
     spent = process_time() - started

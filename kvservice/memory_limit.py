@@ -10,12 +10,13 @@ Reference: Redis ``evict.c``, performEvictions.
 from __future__ import annotations
 
 import random
+from collections import deque
 from time import time_ns
 from typing import Final
 
 from kvservice.batch import Call
 from kvservice.commands.reply import Reply
-from kvservice.keyspace.eviction import NOT_USE, Evictor
+from kvservice.keyspace.eviction import NOT_USE, Evictor, Victim
 from kvservice.service import Service
 from kvservice.session import Session
 
@@ -33,7 +34,7 @@ class EvictionSession(Session):
 
     def deliver(self, replies: list[Reply]) -> None:
         """Count what is gone."""
-        self._limit.evicted(sum(1 for reply in replies if reply == 1), is_last=self.pending == 0)
+        self._limit.evicted(sum(1 for reply in replies if reply == 1))
 
     def close(self, after_replies: bool = True) -> None:
         """Nobody is there to be told."""
@@ -46,8 +47,8 @@ class MemoryLimit:
         self._service = service
         self._evictor = Evictor(service.machine.databases, random.Random().random)
         self._session = EvictionSession(self)
-        self._leaving_bytes = 0
-        """What victims on their way out free."""
+        self._leaving: deque[list[Victim]] = deque()
+        """Victims on their way out, one list for each proposal, in the order they will be answered."""
         self._overhead_bytes = 0
         self.refresh()
         self.config_changed(POLICY_FIELDS)
@@ -78,27 +79,25 @@ class MemoryLimit:
         """Evict what the limit demands; False if a write that needs memory must be refused."""
         service = self._service
         used = sum([database.bytes_used for database in service.machine.databases]) + self._overhead_bytes
-        excess = used - self._leaving_bytes - service.config.maxmemory
+        excess = used - self._evictor.leaving_bytes - service.config.maxmemory
         if excess <= 0:
             return True
         victims = self._evictor.victims(excess, _now_ms())
         if not victims:
-            return self._leaving_bytes > 0
-        self._leaving_bytes += excess
-        unlinks: dict[int, list[bytes]] = {}
-        for database, key in victims:
-            unlinks.setdefault(database, []).append(key)
-        for database, keys in unlinks.items():
+            return bool(self._leaving)
+        by_database: dict[int, list[Victim]] = {}
+        for victim in victims:
+            by_database.setdefault(victim[0], []).append(victim)
+        for database, leaving in by_database.items():
+            self._leaving.append(leaving)
             self._session.db = database
-            service.propose(self._session, [[b"UNLINK", key] for key in keys])
+            service.propose(self._session, [[b"UNLINK", key] for _database, key in leaving])
         return True
 
-    def evicted(self, count: int, *, is_last: bool) -> None:
-        """Note that victims were deleted."""
+    def evicted(self, count: int) -> None:
+        """Note that the victims of the oldest proposal were deleted."""
         self._service.stats.evicted_keys += count
-        if is_last:
-            self._leaving_bytes = 0
-            self._evictor.settled()
+        self._evictor.settled(self._leaving.popleft())
 
     def _touch(self, call: Call) -> None:
         if call.session.no_touch:

@@ -51,6 +51,16 @@ class CrowdedSlot:
         if not keys:
             del self.lists[number]
 
+    def some_from(self, position: int, count: int) -> list[bytes]:
+        """Return at least ``count`` keys, if there are as many, from a position on and round the end; in no order."""
+        found: list[bytes] = []
+        first = position >> LIST_BITS
+        for number in range(first, first + LISTS):
+            found += self.lists.get(number & (LISTS - 1), ())
+            if len(found) >= count:
+                break
+        return found
+
     def from_position(self, position: int, count: int) -> list[tuple[int, bytes]]:
         """Return at least ``count`` (position, key) from a position on, in order, if there are as many."""
         found: list[tuple[int, bytes]] = []

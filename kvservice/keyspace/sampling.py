@@ -42,22 +42,22 @@ class Sampler:
 
     def draw(self, slots: Slots) -> bytes | None:
         """Return a random key, or None only if all slots are empty."""
+        slot = self.draw_slot(slots)
+        return None if slot is None else key_at(slots[slot], self.fraction())
+
+    def draw_slot(self, slots: Slots) -> int | None:
+        """Return a random slot that is not empty, the likelier the more keys it has; None only if all are empty."""
         if slots is not self.slots or self.draws_left <= 0:
             self._take_sums(slots)
         for _ in range(TRIES_MAX):
             self.draws_left -= 1
-            if not self.sums[-1]:
-                break
-            if keys := slots[self._draw_slot()]:
-                return key_at(keys, self.fraction())
+            slot = bisect_right(self.sums, int(self.fraction() * self.sums[-1]))
+            if slot < SLOTS and slots[slot]:
+                return slot
         # Most of what the sums counted is gone.
         self._take_sums(slots)
-        if not self.sums[-1]:
-            return None
-        return key_at(slots[self._draw_slot()], self.fraction())
-
-    def _draw_slot(self) -> int:
-        return bisect_right(self.sums, int(self.fraction() * self.sums[-1]))
+        slot = bisect_right(self.sums, int(self.fraction() * self.sums[-1]))
+        return slot if slot < SLOTS else None
 
     def _take_sums(self, slots: Slots) -> None:
         self.slots = slots

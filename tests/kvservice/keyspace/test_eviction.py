@@ -32,7 +32,7 @@ def evict(ours: InProcess, evictor: Evictor, count: int) -> list[bytes]:
         assert len(victims) == 1
         (db, key) = victims[0]
         assert ours.databases[db].delete(key)
-        evictor.settled()
+        evictor.settled(victims)
         gone.append(key)
     return gone
 
@@ -84,13 +84,18 @@ def test_as_much_is_taken_as_is_needed_and_no_more(policy: str, ours: InProcess)
     assert 95_000 <= before - ours.databases[0].bytes_used + 2_000 < 110_000
 
 
-def test_one_call_is_bounded(ours: InProcess) -> None:
-    for number in range(1_000):
+@pytest.mark.parametrize("policy", ["allkeys-random", "allkeys-lru"])
+def test_one_call_is_bounded(policy: str, ours: InProcess) -> None:
+    for number in range(5 * VICTIMS_MAX):
         ours.run(b"SET", b"key:%d" % number, b"1")
-    evictor = evictor_of(ours, "allkeys-random")
+    evictor = evictor_of(ours, policy)
     first = evictor.victims(LOTS, START_MS)
     assert len(first) == VICTIMS_MAX
+    assert evictor.leaving_bytes > VICTIMS_MAX * 80
     assert not set(first) & set(evictor.victims(LOTS, START_MS)), "chosen again before they were deleted"
+    evictor.settled(first)
+    evictor.settled(first)
+    assert set(evictor.victims(LOTS, START_MS)) & set(first)
 
 
 def test_keys_of_every_database_may_go(ours: InProcess) -> None:
@@ -108,6 +113,19 @@ def test_lru_takes_mostly_the_keys_that_were_not_used_for_longest(ours: InProces
     gone = evict(ours, evictor, 500)
     # Random choice would take half of them from the older half.
     assert sum(key in oldest for key in gone) > 480
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+def test_many_victims_at_once_are_old_too(tagged: bool, ours: InProcess) -> None:
+    evictor = evictor_of(ours, "allkeys-lru")
+    keys = [b"{tag}%d" % number if tagged else b"key:%d" % number for number in range(6_000)]
+    for key in keys:
+        ours.run(b"SET", key, b"value")
+        evictor.touch(0, [key], ours.clock.now_ms)
+        ours.pass_ms(100)
+    gone = {key for _db, key in evictor.victims(600 * 150, ours.clock.now_ms)}
+    assert 500 < len(gone) < 800
+    assert len(gone & set(keys[:2_000])) > 0.95 * len(gone)
 
 
 def test_using_a_key_saves_it(ours: InProcess) -> None:
