@@ -13,8 +13,13 @@ YOUNG_THRESHOLD: Final = 50_000
 """Allocations between collections of the young generation: one turn of the loop makes thousands of short lists."""
 
 
+def suspend() -> None:
+    """Collect nothing while a data set is loaded: all of it is there to stay."""
+    gc.disable()
+
+
 def settle() -> None:
-    """Collect once, then leave everything that is alive now out of later collections; call when start-up is over."""
-    gc.collect()
+    """Leave everything that is alive now out of later collections; call when start-up is over."""
     gc.freeze()
     gc.set_threshold(YOUNG_THRESHOLD, 50, 100)
+    gc.enable()

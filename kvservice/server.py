@@ -88,6 +88,7 @@ class Server:
         identity = self.config.name.encode()
         directory = DataDir.open(self.config.data_dir, self.disk, identity=identity, make_salt=_new_salt)
         try:
+            gc_policy.suspend()
             self._assemble()
             await self._bind(directory.salt.hex())
             await self._recover(directory)
