@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from kvservice.commands.registry import TABLE
-from kvservice.commands.reply import Reply
+from kvservice.commands.reply import ErrorReply, Reply, Status
 from kvservice.config import Config
+from kvservice.gateway.resp import encode_commands
 from kvservice.keyspace.machine import Machine
 from kvservice.memory_limit import MemoryLimit
 from kvservice.service import Service
@@ -141,3 +142,13 @@ class Bench:
     def payloads(self) -> list[bytes]:
         """Return the payloads of all entries that carry commands."""
         return [entry.payload for entry in self.node.log if entry.kind == EntryKind.COMMANDS]
+
+
+def texts(replies: list[Reply]) -> list[object]:
+    """Return replies with errors and simple strings as text."""
+    return [reply.text.decode() if isinstance(reply, (ErrorReply, Status)) else reply for reply in replies]
+
+
+def resp(*lines: str) -> bytes:
+    """Return commands as the log stores them."""
+    return encode_commands([line.encode().split() for line in lines])

@@ -6,26 +6,21 @@ import asyncio
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EIO
 from pathlib import Path
 
 import pytest
 import redis
 
-from kvservice.config import Config
-from kvservice.config_values import HostPort
-from kvservice.server import EXIT_STORAGE, Server
+from kvservice.server import EXIT_STORAGE
 from persistence.disk import RealDisk
-from persistence.errors import DiskFailed
 from persistence.segment import FrameReader, list_segments, read_header
+from tests.harness.local_server import WAIT_SECONDS, LocalServer, until
 from tests.harness.process import ROOT, TIMEOUT_S, NodeProcess
 
-WAIT_SECONDS = 20.0
 SMALL_DISK_BYTES = 6 * 1024 * 1024
 
 
@@ -109,75 +104,8 @@ def test_a_node_that_finds_its_disk_full_at_the_start_ends_instead_of_waiting(tm
 # -- calls that fail ---------------------------------------------------------------------------------------------------
 
 
-class FailingDisk(RealDisk):
-    """The real disk until ``is_failing``; then every call that has to reach the platter fails.
-
-    ``is_failing_frames`` fails the frames of the log alone.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.is_failing = self.is_failing_frames = False
-        self.failures = 0
-
-    def _check(self, call: str) -> None:
-        if self.is_failing or (self.is_failing_frames and call == "frame"):
-            self.failures += 1
-            raise DiskFailed(call, "a test's disk", EIO)
-
-    def pwritev_durable(self, handle: int, buffers: Sequence[bytes], offset: int) -> None:
-        self._check("frame")
-        super().pwritev_durable(handle, buffers, offset)
-
-    def fdatasync(self, handle: int) -> None:
-        self._check("fdatasync")
-        super().fdatasync(handle)
-
-    def fsync(self, handle: int) -> None:
-        self._check("fsync")
-        super().fsync(handle)
-
-
-class FaultyServer:
-    """A whole node in this process on a disk that a test can break."""
-
-    def __init__(self, folder: Path, **settings: object) -> None:
-        here = HostPort("127.0.0.1", 0)
-        self.config = Config.model_validate(
-            {"data_dir": folder, "resp_addr": here, "grpc_addr": here, "admin_addr": here, **settings}
-        )
-        self.disk = FailingDisk()
-        self.server = Server(self.config)
-        self.server.disk = self.disk
-        self.exit_code: asyncio.Task[int] = asyncio.create_task(self.server.serve())
-
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Wait until the node is ready and connect."""
-        await until(lambda: self.server.is_started or self.exit_code.done())
-        listening = self.server.listener._server
-        assert listening is not None
-        port = listening.sockets[0].getsockname()[1]
-        return await asyncio.open_connection("127.0.0.1", port)
-
-
-@pytest.fixture
-def signals() -> Iterator[None]:
-    """Give the signals back that a server in this process takes."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_SECONDS):
-        while not condition():
-            await asyncio.sleep(0.002)
-
-
-@pytest.mark.usefixtures("signals")
 async def test_after_a_failed_sync_nothing_is_acknowledged_and_the_node_ends(tmp_path: Path) -> None:
-    node = FaultyServer(tmp_path / "data")
+    node = LocalServer(tmp_path / "data")
     reader, writer = await node.connect()
     writer.write(b"SET before 1\r\n")
     assert await reader.readline() == b"+OK\r\n"
@@ -185,35 +113,31 @@ async def test_after_a_failed_sync_nothing_is_acknowledged_and_the_node_ends(tmp
     writer.write(b"SET after 1\r\nGET before\r\nSET after 2\r\nPING\r\n")
     answered = await asyncio.wait_for(reader.read(), WAIT_SECONDS)
     assert b"+OK" not in answered
-    assert await asyncio.wait_for(node.exit_code, WAIT_SECONDS) == EXIT_STORAGE
+    assert await node.ended() == EXIT_STORAGE
     assert node.disk.failures >= 1
     writer.close()
-    again = FaultyServer(tmp_path / "data")
+    again = LocalServer(tmp_path / "data")
     reader, writer = await again.connect()
     writer.write(b"GET before\r\n")
     assert await reader.readline() == b"$1\r\n"
     assert await reader.readline() == b"1\r\n"
     writer.close()
-    again.server.service.shutdown()
-    assert await asyncio.wait_for(again.exit_code, WAIT_SECONDS) == 0
+    assert await again.stopped() == 0
 
 
-@pytest.mark.usefixtures("signals")
 async def test_a_vote_that_cannot_be_made_durable_ends_the_node(tmp_path: Path) -> None:
-    node = FaultyServer(tmp_path / "data")
+    node = LocalServer(tmp_path / "data")
     node.disk.is_failing_frames = True
-    assert await asyncio.wait_for(node.exit_code, WAIT_SECONDS) == EXIT_STORAGE
+    assert await node.ended() == EXIT_STORAGE
     assert not node.server.is_started
-    again = FaultyServer(tmp_path / "data")
+    again = LocalServer(tmp_path / "data")
     _reader, writer = await again.connect()
     writer.close()
-    again.server.service.shutdown()
-    assert await asyncio.wait_for(again.exit_code, WAIT_SECONDS) == 0
+    assert await again.stopped() == 0
 
 
-@pytest.mark.usefixtures("signals")
 async def test_with_many_writers_no_reply_follows_the_failure(tmp_path: Path) -> None:
-    node = FaultyServer(tmp_path / "data")
+    node = LocalServer(tmp_path / "data")
     streams = [await node.connect() for _ in range(10)]
     acknowledged = [0] * len(streams)
 
@@ -232,36 +156,32 @@ async def test_with_many_writers_no_reply_follows_the_failure(tmp_path: Path) ->
     await until(lambda: min(acknowledged) > 5)
     node.disk.is_failing = True
     await asyncio.wait_for(asyncio.gather(*writers), WAIT_SECONDS)
-    assert await asyncio.wait_for(node.exit_code, WAIT_SECONDS) == EXIT_STORAGE
+    assert await node.ended() == EXIT_STORAGE
     for _reader, writer in streams:
         writer.close()
-    again = FaultyServer(tmp_path / "data")
+    again = LocalServer(tmp_path / "data")
     reader, writer = await again.connect()
     for number, value in enumerate(acknowledged):
         writer.write(b"GET w%d\r\n" % number)
         await reader.readline()
         assert int(await reader.readline()) >= value
     writer.close()
-    again.server.service.shutdown()
-    assert await asyncio.wait_for(again.exit_code, WAIT_SECONDS) == 0
+    assert await again.stopped() == 0
 
 
-@pytest.mark.usefixtures("signals")
 async def test_a_failure_while_the_node_stops_is_told_by_the_exit_code(tmp_path: Path) -> None:
-    node = FaultyServer(tmp_path / "data")
+    node = LocalServer(tmp_path / "data")
     reader, writer = await node.connect()
     writer.write(b"SET k 1\r\n")
     assert await reader.readline() == b"+OK\r\n"
     node.disk.is_failing = True
-    node.server.service.shutdown()
-    assert await asyncio.wait_for(node.exit_code, WAIT_SECONDS) == EXIT_STORAGE
+    assert await node.stopped() == EXIT_STORAGE
     writer.close()
 
 
-@pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize("fsync", ["always", "interval"])
 async def test_a_failed_snapshot_alone_stops_nothing(tmp_path: Path, fsync: str) -> None:
-    node = FaultyServer(tmp_path / "data", fsync=fsync)
+    node = LocalServer(tmp_path / "data", fsync=fsync)
     reader, writer = await node.connect()
     writer.write(b"SET k 1\r\n")
     assert await reader.readline() == b"+OK\r\n"
@@ -273,8 +193,7 @@ async def test_a_failed_snapshot_alone_stops_nothing(tmp_path: Path, fsync: str)
     writer.write(b"SET k 2\r\nSAVE\r\n")
     assert [await reader.readline() for _ in range(2)] == [b"+OK\r\n"] * 2
     writer.close()
-    node.server.service.shutdown()
-    assert await asyncio.wait_for(node.exit_code, WAIT_SECONDS) == 0
+    assert await node.stopped() == 0
 
 
 # -- bytes that changed ------------------------------------------------------------------------------------------------

@@ -1,0 +1,97 @@
+"""What running commands leaves in the statistics, and what entries of other origin do."""
+
+from __future__ import annotations
+
+import pytest
+
+from kvservice.commands.registry import TABLE
+from kvservice.commands.reply import OK, ErrorReply
+from replication.core.messages import Entry, EntryKind
+from tests.kvservice.fake_node import START_MS, Bench
+
+
+def counted(bench: Bench, name: str) -> tuple[int, int, int]:
+    """Return calls, rejections and failures of a command."""
+    stats = bench.stats.commands.get(TABLE.by_name[name.upper().encode()])
+    return (stats.calls, stats.rejected, stats.failed) if stats is not None else (0, 0, 0)
+
+
+def test_every_command_is_counted_once_wherever_it_ran() -> None:
+    bench = Bench()
+    peer = bench.peer()
+    bench.run(peer, *(["SET k 1"] * 50))
+    bench.run(peer, "SET k 1", "GET k", "INCR k", "GET k", "STRLEN k")
+    bench.run(peer, *(["GET k"] * 10))
+    bench.run(peer, "GET", "APPEND k", "SET k x", "INCR k", "INCR k")
+    assert counted(bench, "set") == (52, 0, 0)
+    assert counted(bench, "get") == (12, 1, 0)
+    assert counted(bench, "incr") == (3, 0, 2)
+    assert counted(bench, "append") == (0, 1, 0)
+
+
+def test_entries_of_earlier_runs_answer_nobody_and_are_not_counted() -> None:
+    bench = Bench()
+    payload = encode_commands(
+        [[b"SET", b"k", b"1"], [b"APPEND", b"k", b"x"], [b"INCR", b"k"], [b"SELECT", b"2"], [b"SET", b"j", b"2"]]
+    )
+    bench.service.runner.apply(Entry(3, 9, EntryKind.COMMANDS, START_MS, payload), None)
+    bench.service.runner.apply(Entry(3, 10, EntryKind.NOOP, START_MS + 5, b""), None)
+    assert [database.key_count for database in bench.machine.databases[:3]] == [1, 0, 1]
+    assert (bench.machine.index, bench.machine.term) == (10, 3)
+    assert bench.service.runner.stamp_ms == START_MS + 5
+    assert counted(bench, "set") == (0, 0, 0)
+    assert bench.machine.failures == []
+    assert not bench.machine.context.applying
+
+
+def test_an_entry_with_an_earlier_stamp_does_not_move_time_back() -> None:
+    bench = Bench()
+    bench.service.runner.apply(Entry(1, 1, EntryKind.NOOP, START_MS, b""), None)
+    bench.service.runner.apply(Entry(1, 2, EntryKind.NOOP, START_MS - 1000, b""), None)
+    assert bench.service.runner.stamp_ms == START_MS
+
+
+def test_a_slow_log_of_everything_names_each_command_of_a_group() -> None:
+    bench = Bench(slowlog_log_slower_than=0)
+    peer = bench.peer()
+    bench.run(peer, "SET a 1", "SET b 2", "SET c 3")
+    bench.run(peer, "GET a", "GET b")
+    [reply] = bench.run(peer, "SLOWLOG LEN")
+    assert reply == 5
+
+
+def test_a_slow_log_that_is_off_notes_nothing() -> None:
+    bench = Bench(slowlog_log_slower_than=-1)
+    peer = bench.peer()
+    bench.run(peer, "SET a 1", "GET a")
+    assert bench.run(peer, "SLOWLOG LEN") == [0]
+
+
+def test_a_defect_in_a_command_is_one_error_among_the_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    seen: list[str] = []
+    bench.machine.on_defect = lambda row, error: seen.append(f"{row.name}: {error!r}")
+    peer = bench.peer()
+
+    def broken(*_arguments: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kvservice.keyspace.database.Database.deadline_of", broken)
+        replies = bench.run(peer, "SET k 1", "PEXPIRETIME k", "GET k")
+    assert replies[0] == OK
+    assert isinstance(replies[1], ErrorReply)
+    assert replies[1].text == b"ERR internal error in 'pexpiretime': ZeroDivisionError"
+    assert replies[2] == b"1"
+    assert seen == ["pexpiretime: ZeroDivisionError()"]
+    assert counted(bench, "pexpiretime") == (1, 0, 1)
+
+
+def test_what_ran_is_told_to_who_tracks_use() -> None:
+    bench = Bench()
+    peer = bench.peer()
+    touched: list[list[bytes]] = []
+    bench.service.runner.touch = lambda call: touched.extend(call.commands)
+    bench.run(peer, "SET a 1", "GET a")
+    bench.run(peer, "GET a")
+    assert [command[0] for command in touched] == [b"SET", b"GET", b"GET"]
