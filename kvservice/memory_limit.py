@@ -104,7 +104,7 @@ class MemoryLimit:
             return
         now_ms = _now_ms()
         for row, args in zip(call.rows, call.commands, strict=True):
-            if row.name in NOT_USE:
+            if row.name.partition("|")[0] in NOT_USE:
                 continue
             keys = row.keys_of(args)
             if keys:
