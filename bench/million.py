@@ -42,7 +42,7 @@ def measure_million(plan: MillionPlan, figures: Figures, say: Callable[[str], No
     for round_number in range(plan.rounds):
         for side in in_turn(round_number):
             with make_server(side, "os") as server:
-                server.start()
+                figures.add(side, server.start(), section="start-up", name="Start without keys", unit="s")
                 _memory(plan, server, figures)
                 _stall(plan, server, figures)
                 server.stop()

@@ -2,7 +2,8 @@
 
 Usage: python -m bench.recovery [--quick]. The same SETs of 64-byte values on random keys, pipelined; then kill -9 and a
 start (snapshot only: a clean stop, for after a kill it has lost what came after the last snapshot). Write
-amplification is what the process gave the disk, preallocation included, divided by the bytes of keys and values.
+amplification is what the process wrote, zeros written ahead and replies to the client included, divided by the bytes of
+keys and values.
 """
 
 from __future__ import annotations

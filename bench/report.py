@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-RESULTS: Final = ROOT / "bench" / "results"
-QUICK_RESULTS: Final = Path(os.environ.get("BENCH_QUICK_RESULTS", RESULTS / "quick"))
+RESULTS: Final = Path(os.environ.get("BENCH_RESULTS", ROOT / "bench" / "results"))
+QUICK_RESULTS: Final = RESULTS / "quick"
 SCRATCH: Final = ROOT / "build" / "bench"
 """Data directories of measured servers: beside the source, because /tmp is memory on some machines."""
 PACKAGES: Final = ("uvloop", "hiredis", "grpcio", "google-crc32c", "zstandard", "msgspec")

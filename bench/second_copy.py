@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from struct import Struct
 from threading import Event, Thread
@@ -112,16 +113,19 @@ def copy_rows(writes: int) -> list[list[str | float]]:
             copies = Copies(Path(folder), size * writes * 3)
             try:
                 block = os.urandom(size)
-                for name, act in (
-                    ("own disk only", copies.own.append),
-                    ("own disk and a second process, together", copies.both),
-                    ("the second process only", copies.elsewhere),
-                ):
-                    spent: list[int] = []
-                    for _ in range(writes):
+                ways: dict[str, Callable[[bytes], None]] = {
+                    "own disk only": copies.own.append,
+                    "own disk and a second process, together": copies.both,
+                    "the second process only": copies.elsewhere,
+                }
+                taken: dict[str, list[int]] = {name: [] for name in ways}
+                for _ in range(writes):
+                    # In turn, so that other work of the disk meets all alike.
+                    for name, act in ways.items():
                         started = perf_counter_ns()
                         act(block)
-                        spent.append(perf_counter_ns() - started)
+                        taken[name].append(perf_counter_ns() - started)
+                for name, spent in taken.items():
                     spent.sort()
                     rows.append(
                         [f"{size // 1024} KiB, {name}", percentile(spent, 50) / 1e3, percentile(spent, 99) / 1e3]

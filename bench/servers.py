@@ -56,9 +56,13 @@ def cpu_seconds(pid: int) -> float:
 
 
 def written_bytes(pid: int) -> int:
-    """Return how many bytes a process has given the disk so far, or has left in the page cache for it."""
+    """Return how many bytes a process has handed to write calls so far.
+
+    Bytes that it sent with them to sockets are included. ``write_bytes`` in the same file would be the disk's, but
+    counts a large page of the cache again whenever a part of it is written.
+    """
     fields = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
-    return int(fields["write_bytes"])
+    return int(fields["wchar"])
 
 
 class Server:
