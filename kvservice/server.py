@@ -4,8 +4,8 @@ Order of a start: data directory locked → ports bound (LOADING is answered fro
 replay → ready. Order of a stop (SIGTERM, SIGINT, SHUTDOWN): readiness off → listeners closed → what runs is finished,
 up to ``shutdown_timeout_seconds`` → snapshot → log sealed → directory unlocked.
 
-Guarantees: exit code 0 after a clean stop, 1 if a port cannot be had or anything unforeseen happens, 3 if the data
-directory is damaged, in use, of another format, or a write to it failed. Nothing is acknowledged after a disk error.
+Guarantees: exit code 0 after a clean stop, 1 if a port cannot be had or anything unforeseen happens, 2 if the settings
+do not fit the data, 3 if the data directory is damaged, in use, of another format, or a write to it failed. Nothing is acknowledged after a disk error.
 Leaves to the caller: settings (kvservice/config_load).
 """
 
@@ -26,6 +26,7 @@ from kvservice.commands.table import Command
 from kvservice.config import Config
 from kvservice.gateway.listener import Listener
 from kvservice.housekeeping import Housekeeping
+from kvservice.keyspace.database import TooFewDatabases
 from kvservice.keyspace.machine import Machine
 from kvservice.keyspace.reaper import reap_slice
 from kvservice.logs import Event, Log, configure, set_level
@@ -45,6 +46,7 @@ from replication.storage import Storage
 
 EXIT_CLEAN: Final = 0
 EXIT_FAILURE: Final = 1
+EXIT_USAGE: Final = 2
 EXIT_STORAGE: Final = 3
 SALT_BYTES: Final = 8
 REAP_KEYS: Final = 5000
@@ -62,6 +64,9 @@ def run(config: Config) -> int:
     except StorageError as error:
         log.error(Event.DATA_DIRECTORY_REFUSED, error=str(error))
         return EXIT_STORAGE
+    except TooFewDatabases as error:
+        log.error(Event.DATA_DIRECTORY_REFUSED, error=str(error))
+        return EXIT_USAGE
     except OSError as error:
         log.error(Event.LISTEN_FAILED, error=str(error))
         return EXIT_FAILURE

@@ -37,6 +37,15 @@ class StampNeeded(Exception):  # noqa: N818 - not an error: the read has to wait
     """A deadline has passed on the wall clock but not yet in the log."""
 
 
+class TooFewDatabases(Exception):  # noqa: N818 - says what is the case
+    """The data on disk uses a database that the settings do not have."""
+
+    def __init__(self, index: int, databases: int) -> None:
+        super().__init__(
+            f"the data uses database {index}, but there are {databases}: start with --databases {index + 1} or more"
+        )
+
+
 class Clock:
     """Time as commands see it, in ms since the epoch."""
 

@@ -27,7 +27,7 @@ import google_crc32c
 import msgspec
 
 from kvservice.keyspace.crowded import CROWDED_MIN, CrowdedSlot
-from kvservice.keyspace.database import NO_DEADLINES, NO_VALUES, Database
+from kvservice.keyspace.database import NO_DEADLINES, NO_VALUES, Database, TooFewDatabases
 from kvservice.keyspace.kinds import KINDS_BY_CODE, kind_of
 from kvservice.keyspace.slots import SLOTS
 from kvservice.keyspace.values import DEADLINE_BYTES, Value, cost_of
@@ -184,7 +184,9 @@ def load_chunk(databases: Sequence[Database], chunk: bytes) -> bool:
     except msgspec.MsgspecError as error:
         raise ImageDamaged(f"not a chunk of a snapshot: {error}") from None
     for index, slot, values, deadlines, others in parts:
-        if not (0 <= index < len(databases) and 0 <= slot < SLOTS):
+        if index >= len(databases):
+            raise TooFewDatabases(index, len(databases))
+        if not (index >= 0 and 0 <= slot < SLOTS):
             raise ImageDamaged(f"no place for database {index}, slot {slot}")
         _load_part(databases[index], slot, values, deadlines, others)
     if summary is None:

@@ -17,7 +17,7 @@ from kvservice.commands.context import Chance, Context
 from kvservice.commands.reply import ErrorReply, Reply
 from kvservice.commands.table import Args, Command, CommandTable
 from kvservice.errors import RedanError
-from kvservice.keyspace.database import Clock, Database, StampNeeded
+from kvservice.keyspace.database import Clock, Database, StampNeeded, TooFewDatabases
 from kvservice.keyspace.memory import MemoryMeter
 from kvservice.keyspace.slots import slot_of
 
@@ -155,6 +155,8 @@ class Machine:
                 self.execute(db, rows, commands)
                 rows, commands = [], []
                 db = int(args[1])
+                if db >= len(self.databases):
+                    raise TooFewDatabases(db, len(self.databases))
                 continue
             rows.append(row)
             commands.append(args)
