@@ -7,7 +7,7 @@ import pytest
 from kvservice.commands.registry import TABLE
 from kvservice.commands.reply import OK, ErrorReply
 from replication.core.messages import Entry, EntryKind
-from tests.kvservice.fake_node import START_MS, Bench
+from tests.kvservice.fake_node import START_MS, Bench, resp
 
 
 def counted(bench: Bench, name: str) -> tuple[int, int, int]:
@@ -31,9 +31,7 @@ def test_every_command_is_counted_once_wherever_it_ran() -> None:
 
 def test_entries_of_earlier_runs_answer_nobody_and_are_not_counted() -> None:
     bench = Bench()
-    payload = encode_commands(
-        [[b"SET", b"k", b"1"], [b"APPEND", b"k", b"x"], [b"INCR", b"k"], [b"SELECT", b"2"], [b"SET", b"j", b"2"]]
-    )
+    payload = resp("SET k 1", "APPEND k x", "INCR k", "SELECT 2", "SET j 2")
     bench.service.runner.apply(Entry(3, 9, EntryKind.COMMANDS, START_MS, payload), None)
     bench.service.runner.apply(Entry(3, 10, EntryKind.NOOP, START_MS + 5, b""), None)
     assert [database.key_count for database in bench.machine.databases[:3]] == [1, 0, 1]
