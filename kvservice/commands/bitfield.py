@@ -15,9 +15,10 @@ from kvservice.commands.reply import Reply
 from kvservice.commands.rows import Family
 from kvservice.commands.table import ONE_KEY, Args
 from kvservice.errors import RequestError
-from kvservice.keyspace.values import compact
+from kvservice.keyspace.values import INT64_MAX, compact
 
 BAD_TYPE: Final = "Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but i64 is."
+UINT64_MAX: Final = (1 << 64) - 1
 ARGUMENTS: Final = {b"GET": 2, b"SET": 3, b"INCRBY": 3, b"OVERFLOW": 1}
 """What follows each word, at least."""
 
@@ -113,15 +114,22 @@ def fitted(number: int, operation: Operation) -> int | None:
     return width.highest if number > width.highest else width.lowest
 
 
+def set_operand(operation: Operation) -> int:
+    """Return the number that a SET asks for, as Redis's 64-bit arithmetic sees it.
+
+    It takes the operand of an unsigned SET for unsigned, so that -1 is too large and not too small. The distance from a
+    signed operand to the highest number may not fit in 64 bits; then it is too large as well.
+    """
+    number, width = operation.operand, operation.width
+    if not width.signed:
+        return number & UINT64_MAX
+    return number + UINT64_MAX + 1 if width.bits < 64 and width.highest - number > INT64_MAX else number
+
+
 def change(buffer: bytearray, operation: Operation) -> int | None:
     """Run a SET or INCRBY; return its reply."""
     old = field_at(buffer, operation.offset, operation.width)
-    wanted = operation.operand
-    if operation.word == b"INCRBY":
-        wanted += old
-    elif not operation.width.signed and wanted < 0:
-        # Redis takes the operand of an unsigned SET for a 64-bit unsigned number: -1 is too large, not too small.
-        wanted += 1 << 64
+    wanted = old + operation.operand if operation.word == b"INCRBY" else set_operand(operation)
     new = fitted(wanted, operation)
     if new is None:
         return None

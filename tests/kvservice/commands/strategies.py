@@ -43,9 +43,11 @@ FLOATS = [
 NOT_FLOATS = [b"inf", b"-inf", b"nan", b"", b"abc", b"1e4932", b"1e5000", b"1e-5000", b".", b"1e", b" 1", b"1_0"]
 
 LONG_TTL_S = range(100, 10_000, 97)
-FUTURE_S = [4_000_000_000, 4_000_000_001, 4_000_000_002, 5_000_000_000]
+FUTURE_S = [4_000_000_000, 4_000_000_001, 5_000_000_000]
 PAST_S = [1, 1_000, 1_000_000_000]
 BAD_TTL = [b"0", b"-1", b"abc", b"", b"1.5", b"9223372036854775807", b"9223372036854775", b"-9223372036854775808"]
+# Redis lets the sum of a large RESTORE TTL and the time wrap around to the past. We refuse it, so it is not asked.
+BAD_RESTORE_TTL = [b"-1", b"abc", b"", b"1.5", b"-9223372036854775808"]
 
 FIELD_TYPES = [b"u1", b"u2", b"u8", b"i8", b"u13", b"i16", b"i5", b"u63", b"i64", b"i1", b"u32"]
 BAD_FIELD_TYPES = [b"u64", b"i65", b"u0", b"x8", b"", b"u", b"U8", b"i", b"u08", b"u-1"]
@@ -119,7 +121,10 @@ BIT_OFFSET = rarely(
 LONG_S = numbers(LONG_TTL_S)
 LONG_MS = numbers(second * 1000 + 7 for second in LONG_TTL_S)
 AT_S = rarely(numbers(PAST_S), numbers(FUTURE_S))
-AT_MS = rarely(numbers(second * 1000 + 1 for second in PAST_S), numbers(second * 1000 + 1 for second in FUTURE_S))
+AT_MS = rarely(
+    numbers(second * 1000 for second in PAST_S),
+    numbers(second * 1000 + 499 * odd for second in FUTURE_S for odd in (0, 0, 1)),
+)
 
 
 def ttl_of(usual: Maker) -> Maker:
@@ -132,12 +137,14 @@ EXPIRY = either(
 )  # fmt: skip
 SET_OPTION = either(word(b"NX"), word(b"XX"), word(b"GET"), word(b"KEEPTTL"), EXPIRY)
 GETEX_OPTION = either(EXPIRY, word(b"PERSIST"))
-CONDITIONS = either(nothing, word(b"NX", b"XX", b"GT", b"LT"), some(word(b"NX", b"XX", b"GT", b"LT", b"EX"), 2))
+CONDITIONS = either(
+    nothing, word(b"GT", b"LT"), word(b"NX", b"XX", b"GT", b"LT"), some(word(b"NX", b"XX", b"GT", b"LT", b"EX"), 2)
+)
 NX_OR_XX = either(nothing, word(b"NX", b"XX"), rarely(sequence(word(b"NX"), word(b"GT", b"XX")), nothing))
 
 FIELD_TYPE = rarely(rarely(one_of(*BAD_FIELD_TYPES), one_of(*FIELD_TYPES)), one_of(*FIELD_TYPES))
 FIELD_OFFSET = rarely(
-    one_of(b"-1", b"#-1", b"#", b"abc", b"4294967296", b"#4294967295", b""),
+    one_of(b"-1", b"#-1", b"#", b"abc", b"4294967296", b"#9223372036854775", b""),
     one_of(b"0", b"1", b"5", b"8", b"62", b"100", b"#0", b"#1", b"#3"),
 )
 FIELD_NUMBER = either(INTEGER, numbers(HUGE), numbers([127, 128, -128, -129, 255, 256, 8191, 8192, -1]))
@@ -225,7 +232,8 @@ GENERIC: dict[str, Maker] = {
     "pexpiretime": KEY,
     "dump": KEY,
     "restore": sequence(
-        KEY, ttl_of(either(LONG_MS, AT_MS, one_of(b"0"))), rarely(one_of(*BAD_PAYLOADS), one_of(*PAYLOADS)),
+        KEY, rarely(one_of(*BAD_RESTORE_TTL), either(LONG_MS, AT_MS, one_of(b"0"))),
+        rarely(one_of(*BAD_PAYLOADS), one_of(*PAYLOADS)),
         either(word(b"REPLACE"), some(RESTORE_OPTION, 3)),
     ),
     "object": sequence(word(b"ENCODING", b"REFCOUNT", b"IDLETIME", b"FREQ"), KEY),
