@@ -5,7 +5,8 @@ replay → ready. Order of a stop (SIGTERM, SIGINT, SHUTDOWN): readiness off →
 up to ``shutdown_timeout_seconds`` → snapshot → log sealed → directory unlocked.
 
 Guarantees: exit code 0 after a clean stop, 1 if a port cannot be had or anything unforeseen happens, 2 if the settings
-do not fit the data, 3 if the data directory is damaged, in use, of another format, or a write to it failed. Nothing is acknowledged after a disk error.
+do not fit the data, 3 if the data directory is damaged, in use, of another format, or a write to it failed. Nothing is
+acknowledged after a disk error.
 Leaves to the caller: settings (kvservice/config_load).
 """
 
