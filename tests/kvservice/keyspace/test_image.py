@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvservice.keyspace.database import NO_DEADLINES, NO_VALUES, Clock, Database
+from kvservice.keyspace.database import NO_DEADLINES, NO_VALUES, Clock, Database, TooFewDatabases
 from kvservice.keyspace.expiry import expire_slice
 from kvservice.keyspace.image import CHUNK_BYTES, ImageDamaged, SnapshotWalk, load_chunk
 from kvservice.keyspace.kinds import KINDS, KINDS_BY_CODE, Kind, register
@@ -222,7 +222,6 @@ def test_damaged_chunks_are_refused(ours: InProcess) -> None:
         with pytest.raises(ImageDamaged):
             loaded([chunks[0][:size]], ours.clock)
     for wrong in (
-        msgspec.msgpack.encode([[[99, 0, {}, None, None]], None]),
         msgspec.msgpack.encode([[[0, 16384, {}, None, None]], None]),
         msgspec.msgpack.encode([[[0, 1, {b"a": None}, None, [[b"a", 99, b""]]]], None]),
         msgspec.msgpack.encode([[], {0: 1}]),
@@ -230,6 +229,11 @@ def test_damaged_chunks_are_refused(ours: InProcess) -> None:
     ):
         with pytest.raises(ImageDamaged):
             loaded([wrong], ours.clock)
+
+
+def test_a_database_that_this_node_does_not_have_is_named(ours: InProcess) -> None:
+    with pytest.raises(TooFewDatabases, match="99"):
+        loaded([msgspec.msgpack.encode([[[99, 0, {}, None, None]], None])], ours.clock)
 
 
 def test_a_missing_chunk_is_noticed_at_the_end(ours: InProcess) -> None:
