@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from kvservice.commands.dump import restored
 from kvservice.commands.registry import TABLE
 from kvservice.commands.table import Plane
 from tests.harness.inprocess import InProcess
@@ -20,12 +21,12 @@ from tests.harness.oracle import Oracle
 from tests.harness.resp2 import bulk_of, parts_of, quoted, shown
 from tests.kvservice.commands.strategies import ARGUMENTS, BITS, DATABASES, GENERIC, KEYS, STRINGS, conversations
 
-CONVERSATIONS = {"strings": 700, "bits": 500, "generic": 500, "all": 500}
-"""How many conversations a family gets; more than 2,000 in all."""
+CONVERSATIONS = {"strings": 900, "bits": 700, "generic": 700, "all": 900}
+"""How many conversations a family gets: 3,200 in all, half a minute on one core."""
 FAMILIES = {"strings": STRINGS, "bits": BITS, "generic": GENERIC | {"set": STRINGS["set"]}, "all": ARGUMENTS}
 
-TOLERANCE = {b"TTL": 5, b"PTTL": 5_000, b"EXPIRETIME": 5, b"PEXPIRETIME": 5_000, b"OBJECT": 5}
-"""By how much integers may differ because time passes on one side: for OBJECT IDLETIME in seconds."""
+TOLERANCE = {b"TTL": 5, b"PTTL": 5_000, b"EXPIRETIME": 5, b"PEXPIRETIME": 5_000}
+"""By how much integers may differ because time passes on one side."""
 
 
 class Difference(NamedTuple):
@@ -46,6 +47,23 @@ KNOWN_DIFFERENCES = [
         ),
     ),
     Difference(
+        "our IDLETIME is a lower bound, and what RESTORE says of it is lost while nothing tracks use",
+        lambda command, ours, theirs: (
+            [word.upper() for word in command[:2]] == [b"OBJECT", b"IDLETIME"]
+            and ours[:1] == theirs[:1] == b":"
+            and int(ours[1:]) <= int(theirs[1:])
+        ),
+    ),
+    Difference(
+        "our LZF compresses some strings that Redis's gives up on; both payloads stand for the same value",
+        lambda command, ours, theirs: (
+            command[0].upper() == b"DUMP"
+            and ours[:1] == theirs[:1] == b"$"
+            and b"$-1\r\n" not in (ours, theirs)
+            and restored(bulk_of(ours)) == restored(bulk_of(theirs))
+        ),
+    ),
+    Difference(
         "a small integer that COPY made is not one of Redis's shared objects; ours have no counts at all",
         lambda command, ours, theirs: (
             [word.upper() for word in command[:2]] == [b"OBJECT", b"REFCOUNT"]
@@ -62,7 +80,8 @@ def alike(command: list[bytes], ours: bytes, theirs: bytes) -> bool:
         return True
     if name in TOLERANCE and ours[:1] == theirs[:1] == b":":
         left, right = int(ours[1:]), int(theirs[1:])
-        return (left < 0) == (right < 0) and abs(left - right) <= TOLERANCE[name]
+        if (left < 0) == (right < 0) and abs(left - right) <= TOLERANCE[name]:
+            return True
     if name == b"RANDOMKEY":
         return ours[:1] == theirs[:1] == b"$" and b"$-1\r\n" not in (ours, theirs) and bulk_of(ours) in KEYS
     if name == b"TIME" and ours[:1] == theirs[:1] == b"*":
