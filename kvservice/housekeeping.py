@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from time import perf_counter, time_ns
+from time import perf_counter, time, time_ns
 from typing import Final
 
 from kvservice.gateway.listener import Listener
 from kvservice.keyspace.expiry import expire_slice
+from kvservice.logs import Event, Log
 from kvservice.service import Service
 
+log = Log("housekeeping")
+
 TICK_SECONDS: Final = 0.1
+CLOCK_STEP_SECONDS: Final = 0.25
+"""From here on a change of the wall clock is a step and no drift: it happened within one tick."""
 EXPIRE_KEYS: Final = 200
 """Keys removed before the clock is looked at: about 0.2 ms."""
 EXPIRE_SECONDS: Final = 0.002
@@ -33,12 +38,15 @@ class Housekeeping:
         self._timer: asyncio.TimerHandle | None = None
         self._ticks = 0
         self._due_s = 0.0
+        self._clock_offset_s = 0.0
+        """Wall clock less the loop's steady clock, at the last tick."""
         self.each_tick: list[Callable[[], None]] = []
         """Further work of a tick: snapshots that are due, memory accounting."""
 
     def start(self) -> None:
         """Begin ticking."""
         self._due_s = self._loop.time() + TICK_SECONDS
+        self._clock_offset_s = time() - self._loop.time()
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
 
     def stop(self) -> None:
@@ -53,6 +61,7 @@ class Housekeeping:
         service = self._service
         service.stats.latency.note("event-loop", (now_s - self._due_s) * 1000)
         self._due_s = now_s + TICK_SECONDS
+        self._watch_clock(now_s)
         machine = service.machine
         if service.refusal is None and service.stats.is_expiring_actively and not service.holds.is_paused:
             self._move_time_if_due()
@@ -63,6 +72,13 @@ class Housekeeping:
             act()
         if self._ticks % 10 == 0:
             self._listener.close_idle(self._loop.time())
+
+    def _watch_clock(self, now_s: float) -> None:
+        """Log a wall clock that was set: deadlines come early or late by as much."""
+        offset_s = time() - now_s
+        if abs(offset_s - self._clock_offset_s) > CLOCK_STEP_SECONDS:
+            log.warning(Event.CLOCK_STEPPED, seconds=round(offset_s - self._clock_offset_s, 3))
+        self._clock_offset_s = offset_s
 
     def _move_time_if_due(self) -> None:
         """Propose an empty entry when a deadline has passed on the wall clock: only the log moves time."""

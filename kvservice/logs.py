@@ -28,9 +28,7 @@ class Event(StrEnum):
 
     NODE_STARTING = "node_starting"
     NODE_READY = "node_ready"
-    NODE_STOPPING = "node_stopping"
     NODE_STOPPED = "node_stopped"
-    NODE_FAILED = "node_failed"
     LISTENING = "listening"
     LISTEN_FAILED = "listen_failed"
     SETTINGS_CHANGED = "settings_changed"
@@ -39,7 +37,6 @@ class Event(StrEnum):
     DATA_DIRECTORY_REFUSED = "data_directory_refused"
     LOG_TAIL_CUT = "log_tail_cut"
     LOG_SEALED = "log_sealed"
-    LOG_PURGED = "log_purged"
     DISK_FAILED = "disk_failed"
     DAMAGE_FOUND = "damage_found"
     REPLAY_STARTED = "replay_started"
@@ -50,19 +47,16 @@ class Event(StrEnum):
     SNAPSHOT_FINISHED = "snapshot_finished"
     SNAPSHOT_FAILED = "snapshot_failed"
 
-    ROLE_CHANGED = "role_changed"
-    LEADER_CHANGED = "leader_changed"
     CLOCK_STEPPED = "clock_stepped"
 
     CLIENTS_LIMITED = "clients_limited"
-    CONNECTION_REFUSED = "connection_refused"
-    CONNECTION_CLOSED = "connection_closed"
     AUTHENTICATION_FAILED = "authentication_failed"
+    CRASH_POINT_ARMED = "crash_point_armed"
+
     DRAIN_STARTED = "drain_started"
     DRAIN_TIMED_OUT = "drain_timed_out"
     COMMAND_DEFECT = "command_defect"
     EVENT_LOOP_STALLED = "event_loop_stalled"
-    UNHANDLED_EXCEPTION = "unhandled_exception"
     LIBRARY_MESSAGE = "library_message"
 
 

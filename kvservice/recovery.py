@@ -1,6 +1,6 @@
 """From a data directory to a running node: newest valid snapshot, then the log.
 
-Order: lock → snapshots → log → election → replay.
+Order: lock → log opened and its tail repaired → snapshot → log read → election → replay.
 
 Guarantees: never wrong in silence: damage raises ``Damaged``; an older snapshot stands in for a damaged one only if the
 log reaches back to it. Progress is logged, at most once a second.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from time import perf_counter
-from typing import Final, NamedTuple
+from typing import Final
 
 from kvservice.config import Config
 from kvservice.keyspace.image import ImageDamaged, load_chunk
@@ -25,22 +25,13 @@ from persistence.wal import Wal, WalOptions
 from replication.core.log import RaftLog
 from replication.core.raft import Raft
 from replication.node import Node
-from replication.storage import LogEnd, Storage
+from replication.storage import LogEnd
 
 SLICE_SECONDS: Final = 0.02
 """Work between two turns of the event loop while loading: LOADING is answered within this."""
 PROGRESS_SECONDS: Final = 1.0
 
 log = Log("recovery")
-
-
-class Recovered(NamedTuple):
-    """What the disk held."""
-
-    wal: Wal
-    storage: Storage
-    end: LogEnd
-    snapshot: SnapshotMeta | None
 
 
 async def open_log(directory: Path, disk: Disk, config: Config, salt: bytes, *, must_exist: bool) -> Wal:

@@ -1,8 +1,8 @@
 """One node as a process: assembled, started, drained, stopped.
 
-Order of a start: data directory locked → ports bound (LOADING is answered from here on) → snapshot → log → election →
-replay → ready. Order of a stop (SIGTERM, SIGINT, SHUTDOWN): readiness off → listeners closed → what runs is finished,
-up to ``shutdown_timeout_seconds`` → snapshot → log sealed → directory unlocked.
+Order of a start: data directory locked → ports bound (LOADING is answered from here on) → log opened → snapshot →
+election → replay → ready. Order of a stop (SIGTERM, SIGINT, SHUTDOWN): readiness off → listeners closed → what runs is
+finished, up to ``shutdown_timeout_seconds`` → snapshot → log sealed → directory unlocked.
 
 Guarantees: exit code 0 after a clean stop, 1 if a port cannot be had or anything unforeseen happens, 2 if the settings
 do not fit the data, 3 if the data directory is damaged, in use, of another format, or a write to it failed. Nothing is
@@ -13,6 +13,7 @@ Leaves to the caller: settings (kvservice/config_load).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -82,6 +83,7 @@ class Server:
         self.is_started = False
         self._exit_code = EXIT_CLEAN
         self._is_draining = False
+        self._wal: Wal | None = None
         self._disk_failure: DiskFailed | None = None
 
     async def serve(self) -> int:
@@ -93,23 +95,23 @@ class Server:
         log.info(Event.NODE_STARTING, pid=os.getpid(), data_dir=str(self.config.data_dir))
         identity = self.config.name.encode()
         directory = DataDir.open(self.config.data_dir, self.disk, identity=identity, make_salt=_new_salt)
+        gc_policy.suspend()
+        self._assemble(directory.salt.hex())
         try:
-            gc_policy.suspend()
-            self._assemble()
-            await self._bind(directory.salt.hex())
-            await self._recover(directory)
-            if not self.node.is_stopped:
+            await self._bind()
+            if await self._has_recovered(directory):
                 self._ready()
-            await self._stop.wait()
-            await self._drain()
+                await self._stop.wait()
+                await self._drain()
         finally:
+            await self._close_planes()
             directory.close()
         log.info(Event.NODE_STOPPED, exit_code=self._exit_code)
         return self._exit_code
 
     # -- starting -----------------------------------------------------------------------------------------------------
 
-    def _assemble(self) -> None:
+    def _assemble(self, cluster_id: str) -> None:
         config, loop = self.config, self.loop
         self.stats = Stats(config)
         self.machine = Machine(TABLE, config.databases, random.Random)
@@ -120,18 +122,42 @@ class Server:
         self.listener = Listener(self.service, loop)
         self.housekeeping = Housekeeping(self.service, self.listener, loop)
         self.lag = LoopLag()
-
-    async def _bind(self, cluster_id: str) -> None:
         self.planes = Planes(self.service, self, cluster_id, self.lag)
+
+    async def _bind(self) -> None:
         address = self.config.resp_addr
         port = await self.listener.start(address.host, address.port)
         log.info(Event.LISTENING, plane="resp", address=f"{address.host}:{port}")
         await self.planes.start()
         self.lag.start()
 
+    async def _has_recovered(self, directory: DataDir) -> bool:
+        """Recover, unless told to stop before it is done; the log then stays as a kill would leave it."""
+        recovering = asyncio.ensure_future(self._recover(directory))
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({recovering, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not recovering.done():
+            recovering.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await recovering
+        if not recovering.cancelled():
+            recovering.result()
+        if recovering.cancelled() or self.node.is_stopped:
+            await self._close_log(seal=False)
+            return False
+        return True
+
+    async def _close_planes(self) -> None:
+        """Close whatever listens; harmless where nothing does."""
+        self.lag.stop()
+        await self.listener.stop()
+        await self.planes.stop_api()
+        await self.planes.stop_admin()
+
     async def _recover(self, directory: DataDir) -> None:
         config, loop = self.config, self.loop
-        self.wal = wal = await recovery.open_log(
+        self._wal = wal = await recovery.open_log(
             directory.wal, self.disk, config, directory.salt, must_exist=directory.log_created
         )
         directory.mark_log_created()
@@ -179,8 +205,9 @@ class Server:
         if reap_slice(self.machine.databases, REAP_KEYS):
             self.loop.call_later(REAP_SECONDS, self._reap)
 
-    def _config_changed(self, _fields: frozenset[str]) -> None:
+    def _config_changed(self, fields: frozenset[str]) -> None:
         set_level(self.config.log_level)
+        log.info(Event.SETTINGS_CHANGED, fields=sorted(fields))
 
     # -- health (admin plane) -----------------------------------------------------------------------------------------
 
@@ -225,13 +252,19 @@ class Server:
         for session in list(self.service.sessions.values()):
             session.close(after_replies=True)
         await self.planes.stop_api()
+        await self._close_log(seal=self._disk_failure is None)
+
+    async def _close_log(self, *, seal: bool) -> None:
+        if self._wal is None:
+            return
         try:
-            await asyncio.to_thread(self.wal.close, seal=self._disk_failure is None)
+            await asyncio.to_thread(self._wal.close, seal=seal)
         except StorageError as error:
             log.error(Event.DISK_FAILED, error=str(error))
             self._exit_code = EXIT_STORAGE
-        self.lag.stop()
-        await self.planes.stop_admin()
+        else:
+            if seal:
+                log.info(Event.LOG_SEALED, last_index=self.node.last_index)
 
     async def _finish_pending(self) -> None:
         deadline = self.loop.time() + self.config.shutdown_timeout_seconds
@@ -261,6 +294,7 @@ def _crash_point() -> CrashPoint:
         return no_crash
     name, _, count = wanted.partition(":")
     left = int(count or "1")
+    log.warning(Event.CRASH_POINT_ARMED, point=name, count=left)
 
     def reached(point: str) -> None:
         nonlocal left

@@ -70,7 +70,7 @@ class Service:
         self.machine = machine
         self.stats = stats
         # INFO and /metrics are answered before the log is open.
-        self.node = cast(Node, StartingNode())
+        self.node: Node | StartingNode = StartingNode()
         self.wal_stats: WalStatsPort = StartingLog()
         self.snapshots: SnapshotsPort = StartingSnapshots()
         self.sessions: dict[int, Session] = {}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from time import time
 
+from replication.errors import Stopped
+
 
 class StartingNode:
     """Consensus before it is there."""
@@ -22,6 +24,10 @@ class StartingNode:
     replay_remaining = 0
     proposals_pending = 0
     bytes_pending = 0
+
+    def propose(self, _kind: int, _payload: bytes, _batch: object) -> int:
+        """Refuse: nothing can be appended yet."""
+        raise Stopped
 
 
 class StartingLog:

@@ -15,6 +15,7 @@ from kvservice.api.calls import CallContext
 from kvservice.commands.info import redan_version
 from kvservice.errors import Loading
 from kvservice.service import Service
+from kvservice.starting import StartingNode
 from redan.cluster.v1 import cluster_pb2
 from replication.core.raft import Role
 
@@ -36,9 +37,9 @@ class ClusterService:
         """Describe this node and the members that it knows. Raise Loading before consensus has begun."""
         service = self._service
         config = service.config
-        if not hasattr(service, "node"):
-            raise Loading
         node = service.node
+        if isinstance(node, StartingNode):
+            raise Loading
         members = [
             cluster_pb2.Member(name=member.name, voter=True, peer_address=str(member.address))
             for member in config.members

@@ -62,7 +62,7 @@ class ApiServer:
         self.gate = Gate(service.config, _log_defect)
         """Counts of calls, by method."""
         self._service = service
-        self._health = HealthService(health, lambda: hasattr(service, "node") and service.node.is_leader)
+        self._health = HealthService(health, lambda: service.node.is_leader)
         self._cluster_id = cluster_id
         self._server: grpc.aio.Server | None = None
         self._edge: Edge | None = None

@@ -16,7 +16,10 @@ from kvservice.commands.ports import ServerCall
 from kvservice.commands.reply import OK, PONG, Reply, Status
 from kvservice.commands.table import Args, Plane
 from kvservice.errors import NoAuthentication, RequestError, UnknownProtocol, WrongPassword
+from kvservice.logs import Event, Log
 from kvservice.session import Session
+
+log = Log("authentication")
 
 REDIS_VERSION: Final = "7.2.5"
 """The version whose behaviour we follow; clients and libraries decide by it what they may send."""
@@ -60,6 +63,7 @@ def authenticate(call: ServerCall, user: bytes, password: bytes) -> None:
     wanted = call.service.config.requirepass.encode("utf-8", "surrogateescape")
     # Compared in constant time; without a password the default user takes any, as in Redis.
     if user != DEFAULT_USER or (wanted and not hmac.compare_digest(password, wanted)):
+        log.warning(Event.AUTHENTICATION_FAILED, address=call.session.address)
         raise WrongPassword
     call.session.user = user
     call.session.authenticated = True
