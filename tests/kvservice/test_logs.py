@@ -75,13 +75,13 @@ def test_a_field_cannot_take_the_place_of_the_head(lines: Lines) -> None:
 
 
 def test_a_long_field_is_cut(lines: Lines) -> None:
-    log.info(Event.NODE_FAILED, error="x" * 100_000)
+    log.info(Event.COMMAND_DEFECT, error="x" * 100_000)
     (line,) = lines.objects()
     assert len(line["error"]) == FIELD_CHARACTERS_MAX + 1
 
 
 def test_a_line_is_one_line_whatever_the_fields_hold(lines: Lines) -> None:
-    log.info(Event.NODE_FAILED, error="a\nb\x00\ud800", items=["x", 1])
+    log.info(Event.COMMAND_DEFECT, error="a\nb\x00\ud800", items=["x", 1])
     assert len(lines.getvalue().splitlines()) == 1
 
 
