@@ -150,7 +150,7 @@ class Loading(NotAppliedError):
     resp_prefix = "LOADING"
     grpc_status = "UNAVAILABLE"
     reason = "LOADING"
-    default_text = "Redan is loading the dataset in memory"
+    default_text = "Redis is loading the dataset in memory"
 
 
 class ShuttingDown(NotAppliedError):

@@ -62,7 +62,9 @@ class MemoryLimit:
         self._service.runner.touch = self._touch if self._evictor.is_tracking else None
 
     def config_changed(self, fields: frozenset[str]) -> None:
-        """Take over the policy."""
+        """Take over the policy; a lower limit evicts at once, as in Redis."""
+        if "maxmemory" in fields and self._service.config.maxmemory:
+            self.make_room()
         if not fields & POLICY_FIELDS:
             return
         config = self._service.config

@@ -146,7 +146,6 @@ class Service:
             session.backlog.append(commands)
             return
         arrived_ns = perf_counter_ns()
-        session.commands += len(commands)
         args = commands[0]
         row = self._by_name.get(args[0])
         if (

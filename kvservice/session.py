@@ -36,7 +36,6 @@ class Session:
         self.no_touch = False
         self.reply_mode = "on"
         self.last_command = ""
-        self.commands = 0
         self.bytes_in = 0
         self.bytes_out = 0
         self.pending = 0
