@@ -61,6 +61,6 @@ def requests_for(
     port: int, command: Command, seconds: float, *, pipeline: int, clients: int, requests_min: int = 2000
 ) -> int:
     """Return how many requests take about so many seconds, found by a tenth of the run, rounded to two digits."""
-    trial = max(requests_min, clients * pipeline * 4)
+    trial = max(requests_min, clients * pipeline * 2)
     rate = run_load(port, command, requests=trial, pipeline=pipeline, clients=clients).rate
     return max(requests_min, int(float(f"{rate * seconds:.2g}")))

@@ -24,6 +24,7 @@ RATE_TARGETS: Final[dict[tuple[Durability, Command, int], float]] = {
     ("always", "get", 64): 0.65,
 }
 P99_TARGET: Final = 1.5
+REQUESTS_A_CONNECTION_MIN: Final = 5
 MODES: Final[dict[Durability, str]] = {"always": "durable", "os": "not waiting for the disk", "interval": "interval"}
 
 
@@ -99,8 +100,10 @@ def _round(plan: Plan, cases: list[Case], round_number: int, figures: Figures, s
 
 def _run(plan: Plan, case: Case, server: Server, redis: Server) -> Load:
     if case not in plan.requests:
+        # Some requests on each connection at least, or the latencies were those of the first burst alone.
+        least = REQUESTS_A_CONNECTION_MIN * case.clients
         plan.requests[case] = requests_for(
-            redis.port, case.command, plan.seconds, pipeline=case.pipeline, clients=case.clients
+            redis.port, case.command, plan.seconds, pipeline=case.pipeline, clients=case.clients, requests_min=least
         )
     return run_load(
         server.port,
