@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from time import thread_time
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,10 +42,9 @@ def test_case_is_ignored_on_request() -> None:
     assert not matcher(b"maxmemory")(b"MaxMemory")
 
 
-def test_a_pattern_of_many_stars_is_quick() -> None:
-    started = thread_time()
+def test_a_pattern_of_many_stars_never_goes_back() -> None:
+    """A matcher that went back would try more places for the stars than can be tried in a lifetime."""
     assert not matcher(b"*a" * 200 + b"b")(b"a" * 10_000)
-    assert thread_time() - started < 1.0
 
 
 @settings(max_examples=300, deadline=None)

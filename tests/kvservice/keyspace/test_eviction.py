@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from time import thread_time
 
 import pytest
 
 from kvservice.keyspace.access import LFU_START, MINUTE_MS, AccessTable
 from kvservice.keyspace.eviction import VICTIMS_MAX, Evictor
+from kvservice.keyspace.slots import SLOTS
 from tests.harness.inprocess import START_MS, InProcess
+from tests.harness.work import steps_of
 
 LOTS = 1 << 40
 POLICIES = (
@@ -236,13 +237,14 @@ def test_object_freq_and_idletime_answer_by_policy(ours: InProcess) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_choosing_is_quick_also_among_few_keys(policy: str, ours: InProcess) -> None:
+def test_choosing_among_few_keys_gives_up_soon(policy: str, ours: InProcess) -> None:
     for number in range(3):
         ours.run(b"SET", b"key:%d" % number, bytes(100_000), b"EX", b"1000")
     evictor = evictor_of(ours, policy)
-    started = thread_time()
-    assert len(evictor.victims(LOTS, START_MS)) == 3
-    assert thread_time() - started < 0.25
+    chosen: list[tuple[int, bytes]] = []
+    # Counting what the slots hold is one step for each slot; drawing in vain takes what is left.
+    assert steps_of(lambda: chosen.extend(evictor.victims(LOTS, START_MS))) < 2 * SLOTS
+    assert len(chosen) == 3
 
 
 # -- the table of use ------------------------------------------------------------------------------------------------
