@@ -1,7 +1,8 @@
 """How many operations a second a client gets through gRPC, call by call and in batches on one stream.
 
 Redis has no gRPC, so there is nothing to compare with but our own Redis protocol. The client (bench/grpc_client) is
-grpc.aio in one process of its own: it often costs more than the server, so both sides' processor time stands beside.
+grpc.aio in one process of its own: it often costs more than the server, so both sides' processor time stands beside,
+and what an empty server of grpc.aio makes of the same client.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from bench.comparison import Figures
 from bench.report import ROOT
-from bench.servers import Durability, Redan
+from bench.servers import Durability, Redan, cpu_seconds, free_port
 from bench.throughput import MODES
 
 KINDS: Final = (
@@ -39,23 +41,43 @@ class GrpcPlan:
 
 
 def measure_grpc(plan: GrpcPlan, figures: Figures, say: Callable[[str], None]) -> None:
-    """Measure all kinds of calls on a durable node."""
+    """Measure all kinds of calls on a durable node, and an empty server beside."""
     durability: Durability = "always"
     for round_number in range(plan.rounds):
+        with empty_server() as (pid, port):
+            rate = _measure(
+                "An empty grpc.aio server, unary, 50 calls in flight", pid, port, "unary-get", plan, figures
+            )
+        say(f"round {round_number + 1}: empty gRPC server: {rate:,.0f}/s")
         with Redan(durability) as server:
             server.start()
             with server.client() as client:
                 client.fill(KEYS)
             for kind in plan.kinds:
-                rate = _measure(plan, server, kind, figures)
+                name = f"{spelled_kind(kind)}, {MODES[durability]}"
+                rate = _measure(name, server.pid, server.grpc_port, kind, plan, figures)
                 say(f"round {round_number + 1}: redan gRPC {kind}: {rate:,.0f}/s")
 
 
-def _measure(plan: GrpcPlan, server: Redan, kind: str, figures: Figures) -> float:
-    used = server.cpu_seconds()
-    found = run_client(server.grpc_port, kind, plan.seconds)
-    used = server.cpu_seconds() - used
-    name = f"{spelled_kind(kind)}, {MODES[server.durability]}"
+@contextmanager
+def empty_server() -> Iterator[tuple[int, int]]:
+    """Run bench/grpc_echo; give its process id and port."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.grpc_echo", str(port)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline() != b"serving\n":
+                raise RuntimeError("the empty gRPC server did not start")
+            yield process.pid, port
+        finally:
+            process.kill()
+
+
+def _measure(name: str, pid: int, port: int, kind: str, plan: GrpcPlan, figures: Figures) -> float:
+    used = cpu_seconds(pid)
+    found = run_client(port, kind, plan.seconds)
+    used = cpu_seconds(pid) - used
     figures.add("redan", found["rate"], section="grpc", name=name, unit="operations/s", better="higher")
     server_us = used / found["operations"] * 1e6
     figures.add("redan", server_us, section="grpc", name=f"{name}: the server's processor time", unit="us/operation")
