@@ -51,24 +51,20 @@ def _encode_into(replies: Iterable[Reply], out: list[bytes], protocol: int, null
     """Append the encoding of each reply; hot: 150 ns for a bulk string of 64 bytes, 70 ns for OK (pipeline 64)."""
     append = out.append
     for reply in replies:
-        kind = type(reply)
-        if kind is bytes:
-            text = cast("bytes", reply)
-            length = len(text)
+        if type(reply) is bytes:
+            length = len(reply)
             append(_BULK_HEADS[length] if length < _TABLE_LENGTH else b"$%d\r\n" % length)
-            append(text)
+            append(reply)
             append(b"\r\n")
         elif reply is OK:
             append(b"+OK\r\n")
-        elif kind is int:
-            value = cast("int", reply)
-            append(_INTEGERS[value] if 0 <= value < _TABLE_LENGTH else b":%d\r\n" % value)
+        elif type(reply) is int:
+            append(_INTEGERS[reply] if 0 <= reply < _TABLE_LENGTH else b":%d\r\n" % reply)
         elif reply is None:
             append(null)
-        elif kind is list:
-            items = cast("list[Reply]", reply)
-            append(b"*%d\r\n" % len(items))
-            _encode_into(items, out, protocol, null)
+        elif type(reply) is list:
+            append(b"*%d\r\n" % len(reply))
+            _encode_into(reply, out, protocol, null)
         else:
             _encode_rare(reply, out, protocol, null)
 
