@@ -75,7 +75,7 @@ def check(node: NodeProcess, writers: list[Writer]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_no_acknowledged_write_is_lost_over_two_hundred_kills_under_load(tmp_path: Path) -> None:
     seed = int(os.environ.get("REDAN_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"REDAN_TEST_SEED={seed}")

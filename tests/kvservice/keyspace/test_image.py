@@ -255,13 +255,13 @@ def test_digest_depends_on_content(ours: InProcess) -> None:
     assert len(digests) == 4
 
 
-@pytest.mark.parametrize("count", [20_000, 100_000])
+@pytest.mark.parametrize("count", [1_000, 100_000])
 def test_the_work_of_a_slice_does_not_depend_on_how_many_keys_there_are(count: int, ours: InProcess) -> None:
     db, budget_keys = ours.databases[0], 1_000
     for number in range(count):
         db.set(b"key:%012d" % number, bytes(64))
     for number in range(SLOT_KEYS_MAX + 2 * budget_keys):
-        db.set(b"{tag}%d" % number, bytes(64))
+        db.set(b"{tag}%d" % number, b"1")
     walk = SnapshotWalk(ours.databases)
     for _ in range(STEPS_MAX):
         items, progress = walk.items, walk.progress
