@@ -78,6 +78,9 @@ class Runner:
         """Apply a committed entry and answer those who wait for it."""
         machine = self.machine
         machine.begin_entry(entry.index, entry.term, entry.stamp_ms)
+        if entry.payload:
+            # Without one it only moves time or begins a term: no reason for a snapshot.
+            machine.changes += 1
         if batch is None:
             if entry.payload:
                 machine.replay(entry.payload)

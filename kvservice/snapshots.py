@@ -75,6 +75,8 @@ class Snapshots:
         self._index = 0
         self.last_index = 0
         """Index of the newest snapshot."""
+        self._changes = self._changes_at_last = machine.changes
+        """What the machine had counted when the running one, and the newest one, began."""
         self._bytes_at_last = wal_stats.appended_bytes
         self._last_started = loop.time()
         self.last_saved_s = int(time())
@@ -96,18 +98,18 @@ class Snapshots:
 
     @property
     def changes_since_last(self) -> int:
-        """Entries that no snapshot holds."""
-        return self._machine.index - self.last_index
+        """Entries with writes that no snapshot holds."""
+        return self._machine.changes - self._changes_at_last
 
     def start_if_due(self) -> None:
         """Start a snapshot if enough log or time has gone by; call about ten times a second."""
-        if self._writer is not None or not self.changes_since_last:
+        if self._writer is not None or self._machine.index == self.last_index:
             return
         config = self._config
         grown = self._wal_stats.appended_bytes - self._bytes_at_last
         seconds = self._loop.time() - self._last_started
         by_bytes = 0 < config.snapshot_every_bytes <= grown
-        by_time = 0 < config.snapshot_every_seconds <= seconds
+        by_time = 0 < config.snapshot_every_seconds <= seconds and self.changes_since_last > 0
         if by_bytes or by_time:
             self._start()
 
@@ -139,6 +141,7 @@ class Snapshots:
         self._last_started = self._loop.time()
         self._bytes_at_last = self._wal_stats.appended_bytes
         self._index = machine.index
+        self._changes = machine.changes
         meta = SnapshotMeta(machine.index, machine.term, machine.clock.stamp_ms, b"")
         self._chunk = b""
         log.info(Event.SNAPSHOT_STARTED, index=machine.index, term=machine.term)
@@ -195,6 +198,7 @@ class Snapshots:
         self.last_seconds = perf_counter() - self._started
         self.last_saved_s = int(time())
         self.last_index = self._index
+        self._changes_at_last = self._changes
         self.last_bytes = writer.stats.file_bytes
         self.last_ok = True
         self.taken += 1

@@ -51,6 +51,8 @@ class Machine:
         """Index of the last applied entry."""
         self.term = 0
         """Term of the last applied entry."""
+        self.changes = 0
+        """Entries with writes applied so far; the caller of ``begin_entry`` counts them."""
         self.snapshot: SlotSaver | None = None
         self.failures: list[tuple[Command, RedanError]] = []
         """Commands that failed since the caller last looked; it clears the list."""

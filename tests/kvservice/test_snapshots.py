@@ -17,7 +17,9 @@ from kvservice.errors import RequestError
 from kvservice.gateway.resp import encode_commands
 from kvservice.keyspace.machine import Machine
 from kvservice.recovery import load_snapshot
+from kvservice.runner import Runner
 from kvservice.snapshots import Snapshots
+from kvservice.stats import Stats
 from persistence.errors import Damaged
 from persistence.snapshot import list_snapshots
 from persistence.wal import Wal, WalOptions
@@ -36,24 +38,29 @@ class Bench:
     def __init__(self, **settings: Any) -> None:
         self.disk = FaultyDisk()
         self.disk.make_dirs(SNAPSHOTS)
+        self.config = Config(**settings)
         self.machine = Machine(TABLE, 16, random.Random)
+        self.runner = Runner(self.machine, Stats(self.config), lambda _session: None)
         self.wal, _ = Wal.open(DATA / "wal", self.disk, WalOptions(segment_bytes=64 * 1024), salt=b"saltsalt")
         self.storage = Storage(self.wal)
         self.loop = asyncio.get_running_loop()
-        self.config = Config(**settings)
         self.snapshots = Snapshots(
             SNAPSHOTS, self.disk, self.config, self.machine, self.storage, self.wal.stats, self.loop
         )
 
     def write(self, *lines: str) -> None:
         """Put one entry into the log and apply it."""
-        payload = encode_commands([line.encode().split() for line in lines])
-        entry = Entry(1, self.machine.index + 1, EntryKind.COMMANDS, 1000 + self.machine.index, payload)
+        self._append(EntryKind.COMMANDS, encode_commands([line.encode().split() for line in lines]))
+
+    def move_time(self) -> None:
+        """Put an entry without a write into the log and apply it, as a start and a read of an expired key do."""
+        self._append(EntryKind.NOOP, b"")
+
+    def _append(self, kind: EntryKind, payload: bytes) -> None:
+        entry = Entry(1, self.machine.index + 1, kind, 1000 + self.machine.index, payload)
         self.storage.append(None, [entry], entry.index)
         self.wal.write_queued()
-        self.machine.begin_entry(entry.index, entry.term, entry.stamp_ms)
-        self.machine.replay(payload)
-        self.machine.end_entry()
+        self.runner.apply(entry, None)
 
     def is_saving(self) -> bool:
         """Whether a snapshot is being written now."""
@@ -181,6 +188,9 @@ async def test_a_snapshot_is_due_by_time_but_not_without_changes(monkeypatch: py
     now_s[0] = started_s + 100
     bench.snapshots.start_if_due()
     assert not bench.is_saving(), "nothing has changed"
+    bench.move_time()
+    bench.snapshots.start_if_due()
+    assert not bench.is_saving(), "an entry without a write changes no key"
     bench.write("SET k v")
     now_s[0] = started_s + 59
     bench.snapshots.start_if_due()
@@ -189,7 +199,32 @@ async def test_a_snapshot_is_due_by_time_but_not_without_changes(monkeypatch: py
     bench.snapshots.start_if_due()
     assert bench.is_saving()
     await until(lambda: not bench.snapshots.in_progress)
-    assert bench.indexes == [1]
+    assert bench.indexes == [2]
+
+
+async def test_entries_without_a_write_are_no_changes_and_make_no_closing_snapshot() -> None:
+    bench = Bench()
+    bench.move_time()
+    assert bench.snapshots.changes_since_last == 0
+    await bench.snapshots.save_and_wait()
+    assert bench.indexes == []
+    bench.write("SET k v")
+    bench.move_time()
+    bench.snapshots.save()
+    bench.write("SET k w")
+    await until(lambda: not bench.snapshots.in_progress)
+    assert bench.indexes == [3]
+    assert bench.snapshots.changes_since_last == 1, "written while the snapshot was taken"
+
+
+async def test_a_log_that_grew_by_entries_without_writes_is_cut_all_the_same() -> None:
+    bench = Bench(snapshot_every_bytes=10_000, snapshot_every_seconds=0)
+    for _ in range(1000):
+        bench.move_time()
+    bench.snapshots.start_if_due()
+    assert bench.is_saving()
+    await until(lambda: not bench.snapshots.in_progress)
+    assert bench.indexes == [1000]
 
 
 class Clock:
