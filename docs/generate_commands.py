@@ -80,7 +80,7 @@ def _cells(row: Command) -> Iterator[str]:
     yield _arguments(row)
     yield _keys(row)
     yield "node" if not row.is_data else "write" if row.is_write else "read"
-    yield row.complexity.removesuffix(".")
+    yield row.complexity
     yield row.since
 
 

@@ -19,7 +19,7 @@ from kvservice.stats import Stats
 from replication.core.messages import Entry
 
 ONE_BY_ONE_BELOW_US = 1000
-"""Below this slow-log threshold every command is timed alone; else only those that are not O(1)."""
+"""Below this slow-log threshold every command is timed alone; else only those that are not quick."""
 NEVER_US = 1 << 60
 
 
@@ -117,7 +117,7 @@ class Runner:
         return replies
 
     def _run_one_by_one(self, call: Call) -> list[Reply]:
-        """Run a group whose commands differ, or may be slow, and time those that are not O(1) alone."""
+        """Run a group whose commands differ, or may be slow, and time those that are not quick alone."""
         stats = self.stats
         machine = self.machine
         replies: list[Reply] = []

@@ -166,8 +166,28 @@ def bitfield_ro(ctx: Context, args: Args) -> Reply:
 
 
 _row = Family("bitmap", "bitmap").row
+_COST: Final = "O(N) where N is the number of integers named"
 
 ROWS: Final = [
-    _row("bitfield", bitfield, -2, "write denyoom", ONE_KEY, "3.2.0", "Reads and changes integers within a string."),
-    _row("bitfield_ro", bitfield_ro, -2, "readonly fast", ONE_KEY, "6.0.0", "Reads integers within a string."),
+    _row(
+        "bitfield",
+        bitfield,
+        -2,
+        "write denyoom",
+        ONE_KEY,
+        "3.2.0",
+        "Reads and changes integers within a string.",
+        _COST,
+    ),
+    _row(
+        "bitfield_ro",
+        bitfield_ro,
+        -2,
+        "readonly fast",
+        ONE_KEY,
+        "6.0.0",
+        "Reads integers within a string.",
+        _COST,
+        quick=False,
+    ),
 ]

@@ -179,11 +179,13 @@ def combined(operation: bytes, sources: list[bytes | bytearray], size: int) -> b
 
 
 _row = Family("bitmap", "bitmap").row
+_OF_READ: Final = "O(N) where N is the number of bytes looked at"
+_OF_ALL: Final = "O(N) where N is the number of bytes of all strings"
 
 ROWS: Final = [
     _row("setbit", setbit, 4, "write denyoom", ONE_KEY, "2.2.0", "Sets or clears one bit of a string."),
     _row("getbit", getbit, 3, "readonly fast", ONE_KEY, "2.2.0", "Returns one bit of a string."),
-    _row("bitcount", bitcount, -2, "readonly", ONE_KEY, "2.6.0", "Counts the set bits of a string.", "O(N) bytes"),
-    _row("bitpos", bitpos, -3, "readonly", ONE_KEY, "2.8.7", "Finds the first set or clear bit.", "O(N) bytes"),
-    _row("bitop", bitop, -4, "write denyoom", KeySpec(2, -1), "2.6.0", "Combines strings bit by bit.", "O(N) bytes"),
+    _row("bitcount", bitcount, -2, "readonly", ONE_KEY, "2.6.0", "Counts the set bits of a string.", _OF_READ),
+    _row("bitpos", bitpos, -3, "readonly", ONE_KEY, "2.8.7", "Finds the first set or clear bit.", _OF_READ),
+    _row("bitop", bitop, -4, "write denyoom", KeySpec(2, -1), "2.6.0", "Combines strings bit by bit.", _OF_ALL),
 ]

@@ -236,7 +236,7 @@ _ADMIN = "admin noscript loading stale"
 
 
 def _row(name: str, run: ServerHandler, arity: int, words: str, since: str, summary: str) -> Command:
-    complexity = "O(N) connections" if name in ("list", "kill") else "O(1)"
+    complexity = "O(N) where N is the number of connections" if name in ("list", "kill") else "O(1)"
     return server_row(
         f"client|{name}", run, arity, words, "connection", since, summary, group="connection", complexity=complexity
     )
@@ -246,9 +246,9 @@ ROWS: Final = [
     container(
         "client",
         [
-            _row("caching", caching, 3, _OPEN, "6.0.0", "Says whether the next command is tracked."),
+            _row("caching", caching, 3, _OPEN, "6.0.0", "Is refused: there is no client-side caching."),
             _row("getname", getname, 2, _OPEN, "2.6.9", "Returns the connection's name."),
-            _row("getredir", getredir, 2, _OPEN, "6.0.0", "Returns the connection that gets invalidations."),
+            _row("getredir", getredir, 2, _OPEN, "6.0.0", "Returns -1: there is no client-side caching."),
             _row("id", id_, 2, _OPEN, "5.0.0", "Returns the connection's id."),
             _row("info", info, 2, _OPEN, "6.2.0", "Describes the connection."),
             _row("kill", kill, -3, _ADMIN, "2.4.0", "Closes connections."),
@@ -259,8 +259,8 @@ ROWS: Final = [
             _row("reply", reply, 3, _OPEN, "3.2.0", "Chooses whether replies are sent."),
             _row("setinfo", setinfo, 4, _OPEN, "7.2.0", "Records the client library."),
             _row("setname", setname, 3, _OPEN, "2.6.9", "Names the connection."),
-            _row("tracking", tracking, -3, _OPEN, "6.0.0", "Turns client-side caching on or off."),
-            _row("trackinginfo", trackinginfo, 2, _OPEN, "6.2.0", "Describes client-side caching."),
+            _row("tracking", tracking, -3, _OPEN, "6.0.0", "Takes OFF only: there is no client-side caching."),
+            _row("trackinginfo", trackinginfo, 2, _OPEN, "6.2.0", "Says that client-side caching is off."),
             _row("unblock", unblock, -3, _ADMIN, "5.0.0", "Ends the wait of a blocked connection."),
             _row("unpause", unpause, 2, _ADMIN, "6.2.0", "Lets held commands go."),
         ],

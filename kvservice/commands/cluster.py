@@ -54,7 +54,7 @@ ROWS: Final = [
             *(_row(name, arity, words) for name, arity, words in _REFUSED),
             server_row(
                 "cluster|keyslot", keyslot, 3, "stale", "", "3.0.0", "Returns the slot of a key.",
-                group="cluster", complexity="O(N) bytes of the key",
+                group="cluster", complexity="O(N) where N is the number of bytes in the key",
             ),
         ],
         "3.0.0",

@@ -159,6 +159,7 @@ def rewrite(_call: ServerCall, _args: Args) -> Reply:
 
 
 _ADMIN = "admin noscript loading stale"
+_OF_SETTINGS: Final = "O(N) where N is the number of settings"
 
 
 def _row(name: str, run: ServerHandler, arity: int, since: str, summary: str, complexity: str = "O(1)") -> Command:
@@ -169,10 +170,10 @@ ROWS: Final = [
     container(
         "config",
         [
-            _row("get", get, -3, "2.0.0", "Returns settings by name or pattern.", "O(N) settings"),
+            _row("get", get, -3, "2.0.0", "Returns settings by name or pattern.", _OF_SETTINGS),
             _row("resetstat", resetstat, 2, "2.0.0", "Sets counters to zero."),
-            _row("rewrite", rewrite, 2, "2.8.0", "Writes the settings to the configuration file."),
-            _row("set", set_, -4, "2.0.0", "Changes settings while the node runs.", "O(N) settings"),
+            _row("rewrite", rewrite, 2, "2.8.0", "Is refused: no configuration file is ever written."),
+            _row("set", set_, -4, "2.0.0", "Changes settings while the node runs.", _OF_SETTINGS),
         ],
         "2.0.0",
         "Commands about settings.",

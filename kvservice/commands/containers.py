@@ -70,7 +70,7 @@ def container(
         group=group,
         since=since,
         summary=summary,
-        complexity="Depends on subcommand.",
+        complexity="O(N) where N depends on the subcommand",
         categories=frozenset({"slow"}),
         plane=Plane.SERVER,
         subcommands=by_name,

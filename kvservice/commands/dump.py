@@ -22,7 +22,7 @@ from kvservice.commands.keys import dangerous
 from kvservice.commands.lookup import raw_of
 from kvservice.commands.options import SYNTAX_ERROR, integer
 from kvservice.commands.reply import OK, Reply
-from kvservice.commands.rows import Family
+from kvservice.commands.rows import OF_VALUE, Family
 from kvservice.commands.table import ONE_KEY, Args
 from kvservice.errors import BusyKey, RequestError
 from kvservice.keyspace.values import INT64_MAX, STRING_BYTES_MAX, STRING_TYPES, Value, compact
@@ -226,10 +226,17 @@ def _restore_use(ctx: Context, key: bytes, options: RestoreOptions) -> None:
 _row = Family("generic", "keyspace").row
 
 ROWS = [
-    _row("dump", dump, 2, "readonly", ONE_KEY, "2.6.0", "Answers a value as bytes that RESTORE takes.", "O(N)"),
+    _row("dump", dump, 2, "readonly", ONE_KEY, "2.6.0", "Answers a value as bytes that RESTORE takes.", OF_VALUE),
     dangerous(
         _row(
-            "restore", restore, -4, "write denyoom", ONE_KEY, "2.6.0", "Stores a value from the bytes of DUMP.", "O(N)"
+            "restore",
+            restore,
+            -4,
+            "write denyoom",
+            ONE_KEY,
+            "2.6.0",
+            "Stores a value from the bytes of DUMP.",
+            OF_VALUE,
         )
     ),
 ]

@@ -182,24 +182,35 @@ def command(call: Any, args: Args) -> Reply:
     return leaf(_COMMAND, args).run(call, args)
 
 
-def _row(name: str, run: ServerHandler, arity: int, since: str, summary: str) -> Command:
+_OF_COMMANDS: Final = "O(N) where N is the number of commands"
+_OF_ARGUMENTS: Final = "O(N) where N is the number of arguments"
+
+
+def _row(name: str, run: ServerHandler, arity: int, since: str, summary: str, complexity: str = "O(1)") -> Command:
     return server_row(
-        f"command|{name}", run, arity, "loading stale", "connection", since, summary, complexity="O(N) commands"
+        f"command|{name}", run, arity, "loading stale", "connection", since, summary, complexity=complexity
     )
 
 
 _SUBCOMMANDS: Final = [
     _row("count", count, 2, "2.8.13", "Counts the commands."),
-    _row("docs", docs, -2, "7.0.0", "Documents commands."),
-    _row("getkeys", getkeys, -3, "2.8.13", "Returns the keys that a command names."),
-    _row("getkeysandflags", getkeysandflags, -3, "7.0.0", "Returns the keys of a command and what is done to them."),
+    _row("docs", docs, -2, "7.0.0", "Documents commands.", _OF_COMMANDS),
+    _row("getkeys", getkeys, -3, "2.8.13", "Returns the keys that a command names.", _OF_ARGUMENTS),
+    _row(
+        "getkeysandflags",
+        getkeysandflags,
+        -3,
+        "7.0.0",
+        "Returns the keys of a command and what is done to them.",
+        _OF_ARGUMENTS,
+    ),
     _row("help", _help, 2, "5.0.0", "Lists the subcommands."),
-    _row("info", info, -2, "2.8.13", "Describes commands."),
-    _row("list", list_, -2, "7.0.0", "Lists the names of commands."),
+    _row("info", info, -2, "2.8.13", "Describes commands.", _OF_COMMANDS),
+    _row("list", list_, -2, "7.0.0", "Lists the names of commands.", _OF_COMMANDS),
 ]
 _COMMAND: Final = server_row(
     "command", command, -1, "loading stale", "connection", "2.8.13", "Describes all commands.",
-    complexity="O(N) commands",
+    complexity=_OF_COMMANDS,
 )  # fmt: skip
 _COMMAND.subcommands.update({row.name.partition("|")[2].upper().encode(): row for row in _SUBCOMMANDS})
 

@@ -15,7 +15,7 @@ from typing import Final
 from kvservice.commands.context import Context
 from kvservice.commands.options import SYNTAX_ERROR, integer
 from kvservice.commands.reply import OK, Reply, Status
-from kvservice.commands.rows import Family
+from kvservice.commands.rows import OF_KEYS, OF_VALUE, Family
 from kvservice.commands.table import ALL_KEYS, NO_KEYS, ONE_KEY, TWO_KEYS, Args, Command
 from kvservice.errors import RequestError
 from kvservice.keyspace.database import Database
@@ -216,21 +216,39 @@ def dangerous(row: Command) -> Command:
 
 
 ROWS = [
-    _generic("del", delete, -2, "write", ALL_KEYS, "1.0.0", "Removes keys.", "O(N) in the keys named."),
+    _generic("del", delete, -2, "write", ALL_KEYS, "1.0.0", "Removes keys.", OF_KEYS),
     _generic(
-        "unlink", delete, -2, "write fast", ALL_KEYS, "4.0.0", "Removes keys without waiting for their memory.", "O(N)"
+        "unlink", delete, -2, "write fast", ALL_KEYS, "4.0.0", "Removes keys, just as DEL does.", OF_KEYS, quick=False
     ),
-    _generic("exists", exists, -2, "readonly fast", ALL_KEYS, "1.0.0", "Counts which of the keys exist.", "O(N)"),
+    _generic(
+        "exists",
+        exists,
+        -2,
+        "readonly fast",
+        ALL_KEYS,
+        "1.0.0",
+        "Counts which of the keys exist.",
+        OF_KEYS,
+        quick=False,
+    ),
     _generic("type", type_, 2, "readonly fast", ONE_KEY, "1.0.0", "Tells the type of the value at a key."),
     _generic(
-        "touch", exists, -2, "readonly fast", ALL_KEYS, "3.2.1", "Marks keys as used now, and counts them.", "O(N)"
+        "touch",
+        exists,
+        -2,
+        "readonly fast",
+        ALL_KEYS,
+        "3.2.1",
+        "Marks keys as used now, and counts them.",
+        OF_KEYS,
+        quick=False,
     ),
     _generic("randomkey", random_key, 1, "readonly", NO_KEYS, "1.0.0", "Draws a key at random."),
-    _generic("rename", rename, 3, "write", TWO_KEYS, "1.0.0", "Gives a key another name."),
+    _generic("rename", rename, 3, "write", TWO_KEYS, "1.0.0", "Gives a key another name.", quick=True),
     _generic(
         "renamenx", rename_if_absent, 3, "write fast", TWO_KEYS, "1.0.0", "Gives a key another name if it is free."
     ),
-    _generic("copy", copy, -3, "write denyoom", TWO_KEYS, "6.2.0", "Copies a key.", "O(N) in the size of the value."),
+    _generic("copy", copy, -3, "write denyoom", TWO_KEYS, "6.2.0", "Copies a key.", OF_VALUE),
     _generic("move", move, 3, "write fast", ONE_KEY, "1.0.0", "Moves a key to another database."),
     _server("dbsize", db_size, 1, "readonly fast", NO_KEYS, "1.0.0", "Counts the keys of the database."),
     dangerous(_server("flushdb", flush_db, -1, "write", NO_KEYS, "1.0.0", "Drops all keys of the database.")),

@@ -156,9 +156,13 @@ def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def _row(name: str, run: ServerHandler, arity: int, since: str, summary: str) -> Command:
-    return server_row(f"latency|{name}", run, arity, "admin noscript loading stale", "", since, summary)
+def _row(name: str, run: ServerHandler, arity: int, since: str, summary: str, complexity: str = "O(1)") -> Command:
+    return server_row(
+        f"latency|{name}", run, arity, "admin noscript loading stale", "", since, summary, complexity=complexity
+    )
 
+
+_OF_COMMANDS: Final = "O(N) where N is the number of commands that ran"
 
 ROWS: Final = [
     container(
@@ -166,7 +170,7 @@ ROWS: Final = [
         [
             _row("doctor", doctor, 2, "2.8.13", "Reports what took too long, in words."),
             _row("graph", graph, 3, "2.8.13", "Draws the samples of an event."),
-            _row("histogram", histogram, -2, "7.0.0", "Returns how long commands took."),
+            _row("histogram", histogram, -2, "7.0.0", "Returns how long commands took.", _OF_COMMANDS),
             _row("history", history, 3, "2.8.13", "Returns the samples of an event."),
             _row("latest", latest, 2, "2.8.13", "Returns the newest sample of every event."),
             _row("reset", reset, -2, "2.8.13", "Removes samples."),

@@ -155,7 +155,8 @@ def ranges_reply(runs: list[Run], shortest: int, with_length: bool) -> Reply:
 
 
 _row = Family("string", "string").row
+_OF_BOTH: Final = "O(N*M) where N and M are the lengths of the strings"
 
 ROWS: Final = [
-    _row("lcs", lcs, -3, "readonly", TWO_KEYS, "7.0.0", "Finds the longest common subsequence.", "O(N*M) bits"),
+    _row("lcs", lcs, -3, "readonly", TWO_KEYS, "7.0.0", "Finds the longest common subsequence.", _OF_BOTH),
 ]

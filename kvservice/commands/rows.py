@@ -20,6 +20,10 @@ IMPLIED_CATEGORIES: Final = {
     "admin": ("admin", "dangerous"),
 }
 
+OF_KEYS: Final = "O(N) where N is the number of keys named"
+OF_VALUE: Final = "O(N) where N is the size of the value"
+"""Costs that several rows have."""
+
 
 class Family:
     """A group of commands that share their documentation group and ACL category."""
@@ -39,6 +43,7 @@ class Family:
         summary: str,
         complexity: str = "O(1)",
         run_group: GroupHandler | None = None,
+        quick: bool | None = None,
     ) -> Command:
         """Return the row of one command of this family; ``words`` are its flags."""
         its_flags = flags(words)
@@ -60,4 +65,5 @@ class Family:
             complexity,
             frozenset(categories),
             run_group=run_group,
+            quick=quick,
         )

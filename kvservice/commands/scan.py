@@ -134,8 +134,12 @@ def keys(ctx: Context, args: Args) -> Reply:
 
 
 _row = Family("generic", "keyspace").row
+_OF_ALL: Final = "O(N) where N is the number of keys in the database"
+_OF_CALL: Final = "O(N) where N is COUNT"
 
 ROWS = [
-    dangerous(_row("keys", keys, 2, "readonly", NO_KEYS, "1.0.0", "Lists the keys that match a pattern.", "O(N)")),
-    _row("scan", scan, -2, "readonly", NO_KEYS, "2.8.0", "Walks the keys of the database, some at each call.", "O(1)"),
+    dangerous(_row("keys", keys, 2, "readonly", NO_KEYS, "1.0.0", "Lists the keys that match a pattern.", _OF_ALL)),
+    _row(
+        "scan", scan, -2, "readonly", NO_KEYS, "2.8.0", "Walks the keys of the database, some at each call.", _OF_CALL
+    ),
 ]

@@ -60,13 +60,15 @@ def _row(name: str, run: ServerHandler, arity: int, summary: str, complexity: st
     )
 
 
+_OF_ENTRIES: Final = "O(N) where N is the number of entries"
+
 ROWS: Final = [
     container(
         "slowlog",
         [
-            _row("get", get, -2, "Returns entries of the slow log.", "O(N) entries"),
+            _row("get", get, -2, "Returns entries of the slow log.", _OF_ENTRIES),
             _row("len", length, 2, "Counts the entries of the slow log.", "O(1)"),
-            _row("reset", reset, 2, "Empties the slow log.", "O(N) entries"),
+            _row("reset", reset, 2, "Empties the slow log.", _OF_ENTRIES),
         ],
         "2.2.12",
         "Commands about the slow log.",

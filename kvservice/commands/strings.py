@@ -19,7 +19,7 @@ from kvservice.commands.options import (
     string_options,
 )
 from kvservice.commands.reply import OK, Reply
-from kvservice.commands.rows import Family
+from kvservice.commands.rows import OF_KEYS, Family
 from kvservice.commands.table import ALL_KEYS, ONE_KEY, PAIRS, Args
 from kvservice.errors import RequestError, WrongType
 from kvservice.keyspace.slots import slot_of
@@ -263,6 +263,8 @@ def setrange(ctx: Context, args: Args) -> Reply:
 
 
 _row = Family("string", "string").row
+_OF_PART: Final = "O(N) where N is the number of bytes returned"
+_OF_WRITTEN: Final = "O(N) where N is the number of bytes written"
 
 ROWS: Final = [
     _row("get", get, 2, "readonly fast", ONE_KEY, "1.0.0", "Returns the string at a key.", run_group=get_group),
@@ -275,23 +277,51 @@ ROWS: Final = [
         "1.0.0",
         "Stores a string, with a condition or deadline if asked.",
         run_group=set_group,
+        quick=True,
     ),
     _row("setnx", setnx, 3, "write denyoom fast", ONE_KEY, "1.0.0", "Stores a string if the key does not exist."),
-    _row("setex", setex, 4, "write denyoom", ONE_KEY, "2.0.0", "Stores a string that expires after some seconds."),
-    _row("psetex", psetex, 4, "write denyoom", ONE_KEY, "2.6.0", "Stores a string that expires after some ms."),
+    _row(
+        "setex",
+        setex,
+        4,
+        "write denyoom",
+        ONE_KEY,
+        "2.0.0",
+        "Stores a string that expires after some seconds.",
+        quick=True,
+    ),
+    _row(
+        "psetex",
+        psetex,
+        4,
+        "write denyoom",
+        ONE_KEY,
+        "2.6.0",
+        "Stores a string that expires after some ms.",
+        quick=True,
+    ),
     _row("getset", getset, 3, "write denyoom fast", ONE_KEY, "1.0.0", "Stores a string and returns the old one."),
     _row("getdel", getdel, 2, "write fast", ONE_KEY, "6.2.0", "Removes a key and returns the string it held."),
     _row("getex", getex, -2, "write fast", ONE_KEY, "6.2.0", "Returns a string and changes when it expires."),
-    _row("mget", mget, -2, "readonly fast", ALL_KEYS, "1.0.0", "Returns the strings at several keys.", "O(N) keys"),
-    _row("mset", mset, -3, "write denyoom", PAIRS, "1.0.1", "Stores several strings at once.", "O(N) keys"),
     _row(
-        "msetnx", msetnx, -3, "write denyoom", PAIRS, "1.0.1", "Stores several strings if no key exists.", "O(N) keys"
+        "mget",
+        mget,
+        -2,
+        "readonly fast",
+        ALL_KEYS,
+        "1.0.0",
+        "Returns the strings at several keys.",
+        OF_KEYS,
+        quick=False,
     ),
-    _row("append", append, 3, "write denyoom fast", ONE_KEY, "2.0.0", "Appends to a string."),
+    _row("mset", mset, -3, "write denyoom", PAIRS, "1.0.1", "Stores several strings at once.", OF_KEYS),
+    _row("msetnx", msetnx, -3, "write denyoom", PAIRS, "1.0.1", "Stores several strings if no key exists.", OF_KEYS),
+    # The first time, the string is copied to where it can grow: as much work as it is long.
+    _row("append", append, 3, "write denyoom fast", ONE_KEY, "2.0.0", "Appends to a string.", quick=False),
     _row("strlen", strlen, 2, "readonly fast", ONE_KEY, "2.2.0", "Returns the length of a string in bytes."),
-    _row("getrange", getrange, 4, "readonly", ONE_KEY, "2.4.0", "Returns part of a string.", "O(N) bytes returned"),
-    _row("substr", getrange, 4, "readonly", ONE_KEY, "1.0.0", "Returns part of a string (GETRANGE's old name)."),
+    _row("getrange", getrange, 4, "readonly", ONE_KEY, "2.4.0", "Returns part of a string.", _OF_PART),
     _row(
-        "setrange", setrange, 4, "write denyoom", ONE_KEY, "2.2.0", "Overwrites part of a string.", "O(N) bytes written"
+        "substr", getrange, 4, "readonly", ONE_KEY, "1.0.0", "Returns part of a string (GETRANGE's old name).", _OF_PART
     ),
+    _row("setrange", setrange, 4, "write denyoom", ONE_KEY, "2.2.0", "Overwrites part of a string.", _OF_WRITTEN),
 ]

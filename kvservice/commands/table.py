@@ -71,6 +71,8 @@ class Command:
     find_keys: KeyFinder | None = None
     run_group: GroupHandler | None = None
     """Does what ``run`` does for each of many; only where the calls in between would cost more than the work."""
+    quick: bool | None = None
+    """Whether the work depends on nothing but the bytes of the command itself; None: what the flag ``fast`` says."""
     subcommands: dict[bytes, Command] = field(default_factory=dict)
     arity_min: int = field(init=False)
     arity_max: int = field(init=False)
@@ -80,7 +82,7 @@ class Command:
     """Of the data plane and without subcommands: what the hot path takes."""
     deny_oom: bool = field(init=False)
     is_quick: bool = field(init=False)
-    """Constant time, so that a group of them need not be timed one by one."""
+    """As ``quick`` says, so that a group of them is timed as one, and each counts as an equal part of it."""
 
     def __post_init__(self) -> None:
         fixed = object.__setattr__
@@ -90,7 +92,7 @@ class Command:
         fixed(self, "is_data", self.plane is Plane.DATA)
         fixed(self, "is_plain", self.is_data and not self.subcommands)
         fixed(self, "deny_oom", "denyoom" in self.flags)
-        fixed(self, "is_quick", self.complexity == "O(1)")
+        fixed(self, "is_quick", "fast" in self.flags if self.quick is None else self.quick)
 
     def keys_of(self, args: Args) -> Sequence[bytes]:
         """Return the keys that ``args`` names."""

@@ -58,6 +58,37 @@ def test_a_slow_log_of_everything_names_each_command_of_a_group() -> None:
     assert reply == 5
 
 
+QUICK = (
+    "GET SET SETNX SETEX PSETEX GETSET GETDEL GETEX STRLEN INCR DECR INCRBY DECRBY INCRBYFLOAT EXPIRE PEXPIRE TTL PTTL "
+    "PERSIST TYPE RENAME RENAMENX MOVE PING ECHO TIME"
+)
+LONG = "MGET MSET MSETNX DEL UNLINK EXISTS TOUCH APPEND GETRANGE SUBSTR SETRANGE SETBIT BITFIELD BITFIELD_RO SCAN KEYS"
+
+
+@pytest.mark.parametrize(("names", "is_quick"), [(QUICK, True), (LONG, False)], ids=["quick", "long"])
+def test_what_is_timed_as_a_group_does_not_depend_on_the_size_of_what_it_meets(names: str, is_quick: bool) -> None:
+    assert {name: TABLE.by_name[name.encode()].is_quick for name in names.split()} == dict.fromkeys(
+        names.split(), is_quick
+    )
+
+
+def test_no_command_whose_cost_grows_is_timed_as_a_group() -> None:
+    rows = [row for row in TABLE.rows if row.is_data and row.is_quick]
+    assert len(rows) > 20
+    assert {row.name for row in rows if row.complexity != "O(1)"} == set()
+
+
+def test_a_long_command_within_a_group_of_quick_ones_is_named_in_the_slow_log() -> None:
+    bench = Bench(slowlog_log_slower_than=1000)
+    peer = bench.peer()
+    bench.run(peer, f"SETRANGE k {32 * 1024 * 1024} x")
+    bench.run(peer, "SLOWLOG RESET")
+    bench.run(peer, "GET a", "BITCOUNT k", "GET b", "GET c")
+    [entries] = bench.run(peer, "SLOWLOG GET")
+    assert isinstance(entries, list)
+    assert [b"BITCOUNT", b"k"] in [entry[3] for entry in entries if isinstance(entry, list)]
+
+
 def test_a_slow_log_that_is_off_notes_nothing() -> None:
     bench = Bench(slowlog_log_slower_than=-1)
     peer = bench.peer()
