@@ -4,6 +4,9 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import pytest
+
+from kvservice.latency_buckets import bucket_of
 from kvservice.loop_lag import INTERVAL_SECONDS, LoopLag
 
 
@@ -15,16 +18,16 @@ async def until(condition: Callable[[], bool], bound_seconds: float = 5.0) -> No
         await asyncio.sleep(0.005)
 
 
-async def test_a_stall_shows_as_one_sample_of_its_length() -> None:
+async def test_a_stall_shows_as_one_sample_of_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("kvservice.loop_lag.perf_counter", lambda: now_s)
     lag = LoopLag()
     lag.start()
-    stalled_seconds = INTERVAL_SECONDS + 0.1
-    time.sleep(stalled_seconds)  # noqa: ASYNC251 - the stall itself
+    now_s += INTERVAL_SECONDS + 0.25
     await until(lambda: sum(lag.histogram) >= 1)
     lag.stop()
-    assert 0.08 < lag.longest_seconds < 5.0
-    assert lag.total_seconds >= lag.longest_seconds
-    assert sum(lag.histogram) == 1
+    assert lag.longest_seconds == lag.total_seconds == pytest.approx(0.25)
+    assert sum(lag.histogram) == lag.histogram[bucket_of(250_000)] == 1
 
 
 async def test_sampling_goes_on_until_it_is_stopped() -> None:

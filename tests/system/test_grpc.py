@@ -37,10 +37,10 @@ def batch(batch_id: int, commands: list[list[bytes]], database: int = 0) -> kv_p
 async def test_redis_and_grpc_clients_see_one_keyspace(node: NodeProcess) -> None:
     client = client_of(node)
     with node.client() as redis:
-        redis.set("from redis", "1", ex=100)
+        redis.set("from redis", "1", ex=100_000)
         assert (await client.kv.Get(kv_pb2.GetRequest(key=b"from redis"))).value == b"1"
         ttl = (await client.kv.Ttl(kv_pb2.TtlRequest(key=b"from redis"))).ttl
-        assert 90 < ttl.seconds <= 100
+        assert 90_000 < ttl.seconds <= 100_000
         await client.kv.Set(kv_pb2.SetRequest(database=2, key=b"from grpc", value=b"2"))
         redis.select(2)
         assert redis.get("from grpc") == b"2"

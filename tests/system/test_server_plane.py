@@ -172,13 +172,16 @@ def test_unpause_lets_held_commands_go_at_once(node: NodeProcess) -> None:
 
 def test_a_sleeping_node_still_answers_probes(node: NodeProcess) -> None:
     host, port = node.addresses["admin"]
-    with node.client() as control, node.connect() as peer:
+    with node.client() as control, node.connect() as peer, node.connect() as other:
         peer.sendall(b"DEBUG SLEEP 3600\r\nPING\r\n")
         try:
             wait_until_described(control, peer, "cmd", "debug")
+            other.sendall(b"GET a\r\n")
+            wait_until_described(control, other, "flags", "b")
             with urllib.request.urlopen(f"http://{host}:{port}/livez", timeout=TIMEOUT_S) as answer:
                 assert answer.status == 200
             assert is_unanswered(peer)
+            assert is_unanswered(other)
         finally:
             control.client_unpause()
 

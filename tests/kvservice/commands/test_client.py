@@ -31,9 +31,10 @@ def test_a_line_has_the_fields_of_redis_in_their_order() -> None:
     assert " ".join(described) == FIELDS_OF_7_2
 
 
-def test_a_line_tells_what_is_known_of_the_connection() -> None:
+def test_a_line_tells_what_is_known_of_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     caller, [other] = with_others("10.0.0.9:40000")
     now_s = time.monotonic()
+    monkeypatch.setattr("kvservice.commands.client.time.monotonic", lambda: now_s)
     other.created_s, other.last_active_s = now_s - 100, now_s - 7
     other.query_bytes, other.output_bytes = 30, 500
     other.db, other.protocol, other.name, other.last_command = 4, 3, b"worker", "client|list"

@@ -127,7 +127,7 @@ def test_debug_sleep_holds_commands_and_answers_at_the_end() -> None:
     replies = replies_of(caller.say("DEBUG SLEEP 1.5"))
     assert caller.service.paused is not None
     until_ms, writes_only = caller.service.paused
-    assert before_ms + 1_500 <= until_ms <= int(time.time() * 1000) + 1_500
+    assert before_ms + 1_499 <= until_ms <= int(time.time() * 1000) + 1_501, "but for rounding"
     assert not writes_only
     assert [seconds for seconds, _act in caller.service.timers] == [1.5]
     assert replies == []
