@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from time import time_ns
+from time import perf_counter, time_ns
 from typing import Final
 
 from kvservice.batch import Call
@@ -84,7 +84,9 @@ class MemoryLimit:
         excess = used - self._evictor.leaving_bytes - service.config.maxmemory
         if excess <= 0:
             return True
+        started = perf_counter()
         victims = self._evictor.victims(excess, _now_ms())
+        service.stats.latency.note("eviction-cycle", (perf_counter() - started) * 1000)
         if not victims:
             return bool(self._leaving)
         by_database: dict[int, list[Victim]] = {}

@@ -227,6 +227,11 @@ class LogMetrics(Collector):
                 "redan_snapshot_last_duration_seconds", "How long the last attempt took.", snapshots.last_seconds
             )
         yield _gauge(
+            "redan_snapshot_slice_seconds_max",
+            "Longest that a slice of a snapshot kept the event loop.",
+            snapshots.slice_seconds_max,
+        )
+        yield _gauge(
             "redan_snapshot_pending_entries", "Entries with writes in no snapshot.", snapshots.changes_since_last
         )
 

@@ -84,7 +84,10 @@ class Snapshots:
         self.last_seconds = -1.0
         self.last_bytes = 0
         self.taken = 0
-        self.longest_slice_seconds = 0.0
+        self.slice_seconds_max = 0.0
+        """The longest that one slice kept the event loop."""
+        self.note: Callable[[str, float], None] = lambda _event, _milliseconds: None
+        """Told what every slice took, in ms, under the name that the latency monitor knows it by."""
 
     @property
     def in_progress(self) -> bool:
@@ -160,21 +163,29 @@ class Snapshots:
         if walk is None or writer is None:
             return
         started = perf_counter()
+        is_last = self._is_finished_by_slice(walk, writer, started + SLICE_SECONDS)
+        seconds = perf_counter() - started
+        self.slice_seconds_max = max(self.slice_seconds_max, seconds)
+        self.note("snapshot", seconds * 1000)
+        if not is_last:
+            self._loop.call_later(PAUSE_SECONDS, self._step)
+
+    def _is_finished_by_slice(self, walk: SnapshotWalk, writer: SnapshotWriter, deadline: float) -> bool:
+        """Walk until a moment of ``perf_counter``, or while the writer has room; True once the walk is at its end."""
         chunk: bytes | None = self._chunk
-        while perf_counter() - started < SLICE_SECONDS:
+        while perf_counter() < deadline:
             if not chunk:
                 chunk = walk.next_slice(SLICE_KEYS)
             if chunk is None:
                 self._machine.snapshot = self._walk = None
                 self._chunk = b""
                 writer.finish(walk.items, walk.digest.to_bytes(8, "big"))
-                return
+                return True
             if not writer.put(chunk):
                 break
             chunk = b""
         self._chunk = chunk or b""
-        self.longest_slice_seconds = max(self.longest_slice_seconds, perf_counter() - started)
-        self._loop.call_later(PAUSE_SECONDS, self._step)
+        return False
 
     def _written(self, _path: Path) -> None:
         """Drop older snapshots, in the writer's thread: the event loop does not wait for a disk."""

@@ -43,6 +43,7 @@ class StartingSnapshots:
     current_seconds = -1.0
     last_ok = True
     last_seconds = -1.0
+    slice_seconds_max = 0.0
     taken = 0
     changes_since_last = 0
 

@@ -23,7 +23,7 @@ from kvservice.stats import Stats
 
 
 class MemoryPort(Protocol):
-    """Accounting of the keyspace (keyspace/eviction)."""
+    """Accounting of the keyspace (keyspace/memory)."""
 
     @property
     def used_bytes(self) -> int:
@@ -112,6 +112,10 @@ class SnapshotsPort(Protocol):
     @property
     def last_seconds(self) -> float:
         """How long the last attempt took; -1 before any."""
+
+    @property
+    def slice_seconds_max(self) -> float:
+        """The longest that one slice of a snapshot kept the event loop."""
 
     @property
     def taken(self) -> int:

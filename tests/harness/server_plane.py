@@ -67,6 +67,7 @@ class FakeSnapshots:
         self.last_saved_s = 1_700_000_000
         self.last_ok = True
         self.last_seconds = -1.0
+        self.slice_seconds_max = 0.002
         self.taken = 0
         self.changes_since_last = 7
 

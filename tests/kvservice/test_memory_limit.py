@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 
 from kvservice.commands.reply import OK, ErrorReply
@@ -154,3 +156,14 @@ def test_evictions_that_were_not_proposed_count_for_nothing() -> None:
     bench.node.is_stopped = False
     assert bench.run(peer, f"SET b {VALUE}") == [OK]
     assert bench.stats.evicted_keys > evicted
+
+
+def test_the_choice_of_victims_is_an_event_of_the_latency_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, peer = full_bench("allkeys-random", room_keys=0)
+    bench.run(peer, "CONFIG SET latency-monitor-threshold 20")
+    moments = count(0.0, 0.025)
+    monkeypatch.setattr("kvservice.memory_limit.perf_counter", lambda: next(moments))
+    for name in ("n", "m", "o"):
+        assert bench.run(peer, f"SET {name} {VALUE}") == [OK]
+    assert bench.stats.evicted_keys > 0
+    assert bench.stats.latency.events["eviction-cycle"].max_ms == 25

@@ -129,6 +129,7 @@ def test_keyspace_memory_and_consensus_are_told(scraped: Scraped) -> None:
     assert (samples["redan_raft_term",], samples["redan_raft_commit_index",]) == (3, 11)
     assert (samples["redan_raft_applied_index",], samples["redan_raft_proposals_pending",]) == (10, 2)
     assert samples["redan_snapshot_pending_entries",] == 7
+    assert samples["redan_snapshot_slice_seconds_max",] == 0.002
 
 
 def test_a_scrape_works_before_log_and_consensus_exist() -> None:

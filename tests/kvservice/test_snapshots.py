@@ -227,6 +227,18 @@ async def test_a_log_that_grew_by_entries_without_writes_is_cut_all_the_same() -
     assert bench.indexes == [1000]
 
 
+async def test_every_slice_is_noted_and_the_longest_is_kept() -> None:
+    bench = Bench()
+    for number in range(3000):
+        bench.write(f"SET k{number} {number}")
+    noted: list[tuple[str, float]] = []
+    bench.snapshots.note = lambda event, milliseconds: noted.append((event, milliseconds))
+    assert bench.snapshots.slice_seconds_max == 0
+    assert await bench.saved() == OK
+    assert {event for event, _ in noted} == {"snapshot"}
+    assert bench.snapshots.slice_seconds_max * 1000 == max(milliseconds for _, milliseconds in noted) > 0
+
+
 class Clock:
     """The event loop with a clock that a test sets."""
 
