@@ -146,12 +146,13 @@ def test_a_paused_write_waits_and_a_read_does_not(node: NodeProcess) -> None:
         try:
             peer.sendall(b"GET paused\r\n")
             assert peer.recv(READ_BYTES) == b"$6\r\nbefore\r\n"
-            peer.sendall(b"SET paused after\r\nGET paused\r\nQUIT\r\n")
+            peer.sendall(b"SET paused after\r\nGET paused\r\n")
             wait_until_described(control, peer, "flags", "b")
             assert control.get("paused") == b"before"
             assert is_unanswered(peer)
         finally:
             control.client_unpause()
+        peer.sendall(b"QUIT\r\n")
         assert read_all(peer) == b"+OK\r\n$5\r\nafter\r\n+OK\r\n"
 
 
