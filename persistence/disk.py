@@ -62,10 +62,6 @@ class Disk(Protocol):
         """Make the file with all its metadata durable."""
         ...
 
-    def truncate(self, handle: int, size: int) -> None:
-        """Set the length of the file."""
-        ...
-
     def rename(self, source: Path, target: Path) -> None:
         """Give a file another name, replacing what had that name."""
         ...
@@ -214,13 +210,6 @@ class RealDisk:
             os.fsync(handle)
         except OSError as error:
             raise self._failed("fsync", self._name(handle), error) from error
-
-    def truncate(self, handle: int, size: int) -> None:
-        """Set the length of the file."""
-        try:
-            os.ftruncate(handle, size)
-        except OSError as error:
-            raise self._failed("ftruncate", self._name(handle), error) from error
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file another name, replacing what had that name."""

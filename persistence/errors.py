@@ -2,19 +2,19 @@
 
     StorageError
     ├── DiskFailed            a call of the operating system failed: stop at once, acknowledge nothing more
-    ├── Damaged               bytes on disk are not what was written: repair from peers or stop, never skip
+    ├── Damaged               bytes on disk are not what was written: use what is whole or stop, never skip
     ├── DataDirInUse          another process holds the directory: do not start
     └── DataDirIncompatible   the directory was written in a format this version cannot read: do not start
 
 Guarantees: each message names the file, and says what an operator can do next.
-Leaves to the caller: exit codes, log lines and the decision to repair from peers.
+Leaves to the caller: exit codes, log lines and the choice of what is whole.
 """
 
 # ruff: noqa: N818 -- the names say what happened; the base class says that they are errors.
 
 import os
 
-REMEDY_DAMAGED = "restore this node from its peers or from a backup; `redan verify DIR` shows the extent"
+REMEDY_DAMAGED = "restore a sound snapshot or a backup (docs/operations.md); `redan verify DIR` shows the extent"
 
 
 class StorageError(Exception):

@@ -372,7 +372,6 @@ class LogWriter:
         self.close()
         path = segment_path(self.directory, sequence, first_index)
         self._publish(prepared, SegmentFile(path, sequence, first_index), header)
-        self.stats.switches += 1
 
     def _publish(self, prepared: PreparedSegment, segment: SegmentFile, header: bytes) -> None:
         self._disk.rename(prepared.path, segment.path)

@@ -170,7 +170,7 @@ class SnapshotWriter:
                 self._on_finished(self.path)
 
     def _fail(self, error: DiskFailed) -> None:
-        # The node stops now and the next start removes the temporary file: touching the disk again proves nothing.
+        # The log still holds everything. The temporary file stays for the caller to remove, or for the next start.
         self._failed = True
         self._on_failed(error)
 

@@ -20,7 +20,6 @@ class WalStats:
         self.sync_seconds = 0.0
         self.sync_seconds_last = 0.0
         self.sync_buckets = [0] * (DURATION_BUCKETS + 1)
-        self.switches = 0
         self.segments = 0
         self.bytes_on_disk = 0
         self.last_error = ""

@@ -19,7 +19,7 @@ from persistence.disk import OpenMode
 from persistence.errors import DiskFailed
 
 SECTOR_BYTES = 512
-CHANGING_CALLS = frozenset({"create", "pwrite", "fdatasync", "fsync", "truncate", "rename", "unlink", "fsync_dir"})
+CHANGING_CALLS = frozenset({"create", "pwrite", "fdatasync", "fsync", "rename", "unlink", "fsync_dir"})
 
 KeepSector = Callable[[Path, int], bool]
 """(path, sector number) -> whether a power cut keeps a sector that was written but not synced."""
@@ -203,13 +203,6 @@ class FaultyDisk:
 
     def fsync(self, handle: int) -> None:
         self._sync("fsync", handle, 0, None)
-
-    def truncate(self, handle: int, size: int) -> None:
-        with self._lock:
-            path, file = self._file(handle)
-            with _Changing(self, "truncate", str(path)):
-                del file.cache[size:]
-                file.cache.extend(bytes(size - len(file.cache)))
 
     def rename(self, source: Path, target: Path) -> None:
         with self._lock, _Changing(self, "rename", str(target)):

@@ -22,8 +22,6 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert disk.size(handle) == 16
     assert disk.pread(handle, 100, 8) == b"\0\0abcxyz"
     assert disk.pread(handle, 10, 100) == b""
-    disk.truncate(handle, 12)
-    assert disk.size(handle) == 12
     disk.close(handle)
     disk.rename(tmp_path / "file", tmp_path / "other")
     disk.fsync_dir(tmp_path)
@@ -91,7 +89,6 @@ UNOPENED = 1_000_000
         (lambda disk: disk.pwritev_durable(UNOPENED, (b"x",), 0), EBADF, f"descriptor {UNOPENED}"),
         (lambda disk: disk.fdatasync(UNOPENED), EBADF, f"descriptor {UNOPENED}"),
         (lambda disk: disk.fsync(UNOPENED), EBADF, f"descriptor {UNOPENED}"),
-        (lambda disk: disk.truncate(UNOPENED, 0), EBADF, f"descriptor {UNOPENED}"),
         (lambda disk: disk.close(UNOPENED), EBADF, "?"),
     ],
 )
