@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from kvservice.api.status import code_of, outcome_of, text_of
-from kvservice.commands.reply import OK, ErrorReply, NullArray, Reply, SetReply, Status, Verbatim
+from kvservice.commands.reply import OK, ErrorReply, Reply, SetReply, Status, Verbatim
 from kvservice.errors import OutcomeUnknownError, RedanError
 from redan.kv.v1 import kv_pb2
 
@@ -46,7 +46,7 @@ class ReplyTooLarge(OutcomeUnknownError):  # noqa: N818 - named as the rest of t
 
 def to_value(reply: Reply) -> kv_pb2.Value:
     """Return any reply as a message."""
-    if reply is None or isinstance(reply, NullArray):
+    if reply is None:
         return kv_pb2.Value(null="NULL_VALUE")
     if isinstance(reply, bytes):
         return kv_pb2.Value(bulk=reply)

@@ -20,7 +20,7 @@ from kvservice.commands.table import NO_KEYS, Args, Command, KeySpec
 from kvservice.errors import RequestError
 from kvservice.keyspace.database import Database
 from kvservice.keyspace.slots import slot_of
-from kvservice.keyspace.values import DEADLINE_BYTES, cost_of
+from kvservice.keyspace.values import DEADLINE_BYTES, cost_of, key_cost
 
 SMALL_BYTES: Final = 5 * 1024 * 1024
 """Below this the interpreter outweighs the data and ratios say nothing; Redis uses the same bound."""
@@ -60,7 +60,7 @@ def key_bytes(database: Database, key: bytes, now_ms: int) -> int | None:
     if value is None or (deadline_ms is not None and deadline_ms <= now_ms):
         return None
     share = sys.getsizeof(values) // len(values)
-    return ((len(key) + 48) & -16) + cost_of(value) + share + (DEADLINE_BYTES if deadline_ms is not None else 0)
+    return key_cost(key) + cost_of(value) + share + (DEADLINE_BYTES if deadline_ms is not None else 0)
 
 
 def stats(call: ServerCall, _args: Args) -> Reply:

@@ -74,12 +74,6 @@ class PushReply(list["Reply"]):
     __slots__ = ()
 
 
-class NullArray:
-    """The RESP2 null array ``*-1``, null in RESP3."""
-
-    __slots__ = ()
-
-
 class Pending:
     """A reply that comes later; the connection's following commands wait for it.
 
@@ -112,10 +106,8 @@ class Pending:
 
 
 Reply: TypeAlias = Union[  # noqa: UP007 - the alias names itself, and X | "Reply" is no type at run time
-    bytes, int, float, bool, Status, ErrorReply, Verbatim, NullArray, list["Reply"], dict["Reply", "Reply"], None
+    bytes, int, float, bool, Status, ErrorReply, Verbatim, list["Reply"], dict["Reply", "Reply"], None
 ]
 
 OK: Final = Status(b"OK")
 PONG: Final = Status(b"PONG")
-QUEUED: Final = Status(b"QUEUED")
-NULL_ARRAY: Final = NullArray()

@@ -17,7 +17,7 @@ from typing import Final, cast
 
 import hiredis
 
-from kvservice.commands.reply import OK, ErrorReply, NullArray, PushReply, Reply, SetReply, Status, Verbatim
+from kvservice.commands.reply import OK, ErrorReply, PushReply, Reply, SetReply, Status, Verbatim
 
 _TABLE_LENGTH: Final = 1025
 """Headers up to this length are looked up: formatting one costs 140 ns, beyond it copying the text costs more."""
@@ -96,8 +96,6 @@ def _encode_rare(reply: Reply, out: list[bytes], protocol: int, null: bytes) -> 
                 out.append(b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text))
             else:
                 out.append(b"$%d\r\n%b\r\n" % (len(text), text))
-        case NullArray():
-            out.append(b"_\r\n" if protocol == 3 else b"*-1\r\n")
         case _:
             raise TypeError(f"{type(reply).__name__} is no reply")
 

@@ -28,7 +28,6 @@ from kvservice.gateway.limits import (
 )
 
 _MULTIBULK: Final = ord("*")
-_BULK: Final = ord("$")
 _TLS_HELLO: Final = b"\x16\x03"
 _CREDENTIALS: Final = frozenset({b"auth", b"hello"})
 _CROSS_PROTOCOL: Final = frozenset({b"post", b"host:"})

@@ -183,7 +183,7 @@ class Database:
                 self.values = [{} for _ in range(SLOTS)]
                 values = self.values[slot]
             self.key_count += 1
-            self.bytes_used += ((len(key) + 48) & -16) + cost_of(value)
+            self.bytes_used += ((len(key) + 48) & -16) + cost_of(value)  # key_cost, spelled out
             if len(values) >= CROWDED_MIN:
                 self.crowd(slot, key)
         elif type(old) is not type(value) or (type(old) is not int and len(old) != len(value)):  # type: ignore[arg-type]
@@ -222,7 +222,7 @@ class Database:
             else:
                 self.crowded[slot].remove(key)
         self.key_count -= 1
-        self.bytes_used -= ((len(key) + 48) & -16) + cost_of(value)
+        self.bytes_used -= ((len(key) + 48) & -16) + cost_of(value)  # key_cost, spelled out
 
     def set_deadline(self, key: bytes, deadline_ms: int) -> None:
         """Give a live key a deadline; a deadline not after the stamp makes it vanish."""

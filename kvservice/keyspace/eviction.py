@@ -26,7 +26,7 @@ from kvservice.keyspace.access import AccessTable
 from kvservice.keyspace.database import Database
 from kvservice.keyspace.sampling import Fraction, Sampler
 from kvservice.keyspace.slots import slot_of
-from kvservice.keyspace.values import DEADLINE_BYTES, cost_of
+from kvservice.keyspace.values import DEADLINE_BYTES, cost_of, key_cost
 
 POOL_SIZE: Final = 16
 VICTIMS_MAX: Final = 1024
@@ -268,4 +268,4 @@ class Evictor:
         value = db.values[slot][key]
         expires = db.expires[slot]
         deadline_bytes = DEADLINE_BYTES + ENTRY_BYTES if expires is not None and key in expires else 0
-        return ((len(key) + 48) & -16) + cost_of(value) + ENTRY_BYTES + deadline_bytes
+        return key_cost(key) + cost_of(value) + ENTRY_BYTES + deadline_bytes

@@ -116,11 +116,6 @@ class SnapshotWalk:
         """Return how many keys are encoded so far."""
         return sum(self._key_counts.values())
 
-    @property
-    def progress(self) -> float:
-        """Return the part of the slots that the walk has passed, 0..1."""
-        return self._next_slot / SLOTS
-
     def save_before(self, slot: int) -> None:
         """Keep what a slot holds, unless it is saved already; call before a key in it changes. Hot."""
         if self._is_saved[slot]:
@@ -209,6 +204,7 @@ def _load_part(
     if db.values is NO_VALUES:
         db.values = [{} for _ in range(SLOTS)]
     db.key_count += len(values)
+    # key_cost, spelled out: once for every key of a start.
     db.bytes_used += sum([(len(key) + 48) & -16 for key in values]) + sum(map(cost_of, values.values()))
     present = db.values[slot]
     if present:

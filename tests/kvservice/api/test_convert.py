@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvservice.api.convert import ReplyTooLarge, encode_values, size_of, to_value, varint
-from kvservice.commands.reply import NULL_ARRAY, OK, ErrorReply, PushReply, Reply, SetReply, Status, Verbatim
+from kvservice.commands.reply import OK, ErrorReply, PushReply, Reply, SetReply, Status, Verbatim
 from kvservice.errors import Loading, WrongType
 from redan.kv.v1 import kv_pb2
 
@@ -20,7 +20,6 @@ scalars: st.SearchStrategy[Reply] = st.one_of(
     st.booleans(),
     st.none(),
     st.just(OK),
-    st.just(NULL_ARRAY),
     st.builds(Status, st.binary(max_size=20)),
     st.builds(Verbatim, st.binary(max_size=20)),
     st.just(ErrorReply(WrongType())),
@@ -75,7 +74,6 @@ def test_one_large_reply_does_not_take_the_others_with_it() -> None:
 def test_every_kind_of_reply_keeps_its_type() -> None:
     expected: list[tuple[Reply, str]] = [
         (None, "null"),
-        (NULL_ARRAY, "null"),
         (OK, "status"),
         (b"", "bulk"),
         (0, "integer"),

@@ -12,7 +12,7 @@ from kvservice.commands import bitfield, bits, counters, lcs, strings
 from kvservice.commands.reply import ErrorReply, Reply
 from kvservice.errors import WrongType
 from kvservice.keyspace.database import Database, StampNeeded
-from kvservice.keyspace.values import DEADLINE_BYTES, Value, cost_of
+from kvservice.keyspace.values import DEADLINE_BYTES, Value, cost_of, key_cost
 from tests.harness.inprocess import InProcess
 from tests.kvservice.commands.strategies import ARGUMENTS, BITS, STRINGS, conversations
 
@@ -101,9 +101,7 @@ def test_memory_is_accounted_for_exactly(conversation: list[list[bytes]]) -> Non
 
 def recounted(db: Database) -> int:
     """Return what the bytes_used of a database should be."""
-    keys_and_values = sum(
-        ((len(key) + 48) & -16) + cost_of(value) for values in db.values for key, value in values.items()
-    )
+    keys_and_values = sum(key_cost(key) + cost_of(value) for values in db.values for key, value in values.items())
     return keys_and_values + DEADLINE_BYTES * sum(len(expires) for expires in db.expires if expires)
 
 

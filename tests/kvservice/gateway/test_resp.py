@@ -6,7 +6,7 @@ import hiredis
 import pytest
 from hypothesis import given, settings, strategies
 
-from kvservice.commands.reply import NULL_ARRAY, OK, ErrorReply, PushReply, Reply, SetReply, Status, Verbatim
+from kvservice.commands.reply import OK, ErrorReply, PushReply, Reply, SetReply, Status, Verbatim
 from kvservice.errors import RequestError, WrongType
 from kvservice.gateway.resp import (
     decode_commands,
@@ -33,7 +33,6 @@ from tests.harness.resp2 import encode_command as plain_encoding
         (1024, b":1024\r\n", b":1024\r\n"),
         (-(1 << 63), b":-9223372036854775808\r\n", b":-9223372036854775808\r\n"),
         (None, b"$-1\r\n", b"_\r\n"),
-        (NULL_ARRAY, b"*-1\r\n", b"_\r\n"),
         (True, b":1\r\n", b"#t\r\n"),
         (False, b":0\r\n", b"#f\r\n"),
         (1.5, b"$3\r\n1.5\r\n", b",1.5\r\n"),

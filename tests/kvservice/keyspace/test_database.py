@@ -12,7 +12,7 @@ from kvservice.keyspace.crowded import CROWDED_MIN, SPARSE_MAX
 from kvservice.keyspace.database import NO_DEADLINES, NO_VALUES, Database
 from kvservice.keyspace.image import SnapshotWalk, load_chunk
 from kvservice.keyspace.slots import SLOTS, slot_of
-from kvservice.keyspace.values import DEADLINE_BYTES, cost_of
+from kvservice.keyspace.values import DEADLINE_BYTES, cost_of, key_cost
 from tests.harness.inprocess import InProcess
 
 
@@ -23,7 +23,7 @@ def check(db: Database) -> None:
     assert db.key_count == len(values)
     assert db.expiry_count == len(deadlines)
     assert deadlines.keys() <= values.keys()
-    key_bytes = sum((len(key) + 48) & -16 for key in values)
+    key_bytes = sum(map(key_cost, values))
     assert db.bytes_used == key_bytes + sum(map(cost_of, values.values())) + DEADLINE_BYTES * len(deadlines)
     assert all(slot_of(key) == number for number, slot in enumerate(db.values) for key in slot)
     for slot, crowded in db.crowded.items():
