@@ -19,6 +19,7 @@ from typing import Final, cast
 
 from kvservice.commands.reply import PushReply, Reply
 from kvservice.gateway.limits import Limits
+from kvservice.gateway.outbox import Outbox
 from kvservice.gateway.parser import Parser
 from kvservice.gateway.resp import encode_resp2, encode_resp3
 from kvservice.service import Service
@@ -31,6 +32,8 @@ READ_SLICE_BYTES: Final = 16 * 1024
 uvloop brings up to 32 times 256 KiB in one turn: with one client flooding, a PING of another took 2.5 s, now 4 ms."""
 SLICE_BYTES: Final = 256 * 1024
 """Replies are encoded in slices of about this size."""
+OUT_BYTES_MAX: Final = 64 * 1024
+"""More than this does not wait for the end of the turn."""
 SLICE_REPLIES_MAX: Final = 1024
 WRITE_BUFFER_BYTES: Final = 1024 * 1024
 """Encoded replies beyond this wait as values: four slices keep a fast reader busy, and a thousand deaf clients cost
@@ -40,7 +43,7 @@ WRITE_BUFFER_BYTES: Final = 1024 * 1024
 class Connection(Session, asyncio.Protocol):
     """A client connected to the RESP plane."""
 
-    def __init__(self, service: Service, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, service: Service, limits: Limits, loop: asyncio.AbstractEventLoop, outbox: Outbox) -> None:
         super().__init__(service.next_session_id(), "", "", loop.time())
         self.authenticated = not service.config.requirepass
         self._service = service
@@ -52,6 +55,10 @@ class Connection(Session, asyncio.Protocol):
         self._is_slice_due = False
         self._waiting: deque[Reply] = deque()
         """Replies not yet encoded, because the client does not read."""
+        self._outbox = outbox
+        self._out: list[bytes] = []
+        """Encoded replies that leave at the end of the turn."""
+        self._out_bytes = 0
         self._slice = 4
         """How many replies are encoded together; adapted so that a slice is about SLICE_BYTES."""
         self._is_write_paused = False
@@ -78,6 +85,7 @@ class Connection(Session, asyncio.Protocol):
         self._transport = None
         self.backlog.clear()
         self._waiting.clear()
+        self._out.clear()
         self._unread = memoryview(b"")
         self._service.sessions.pop(self.id, None)
 
@@ -150,7 +158,7 @@ class Connection(Session, asyncio.Protocol):
     @property
     def output_buffer_bytes(self) -> int:
         """Bytes of replies not yet handed to the kernel."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return self._out_bytes + (self._transport.get_write_buffer_size() if self._transport is not None else 0)
 
     def deliver(self, replies: list[Reply]) -> None:
         """Send replies; hot."""
@@ -192,7 +200,21 @@ class Connection(Session, asyncio.Protocol):
         self.bytes_out += size
         self._service.stats.net_output_bytes += size
         self._service.stats.writes += 1
-        self._transport.write(encoded)
+        if not self._out:
+            self._outbox.add(self)
+        self._out.append(encoded)
+        self._out_bytes += size
+        if self._out_bytes > OUT_BYTES_MAX:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand the encoded replies to the transport."""
+        out = self._out
+        if out and self._transport is not None:
+            encoded = out[0] if len(out) == 1 else b"".join(out)
+            self._out = []
+            self._out_bytes = 0
+            self._transport.write(encoded)
 
     def _send_waiting(self) -> None:
         waiting = self._waiting
@@ -224,6 +246,7 @@ class Connection(Session, asyncio.Protocol):
         """Close a connection that is closing once nothing is left to answer."""
         if self.pending or self.held or self.backlog or self._waiting or self.is_closed or self._transport is None:
             return
+        self.flush()
         if self._failure:
             self._transport.write(self._failure)
         self.is_closed = True

@@ -12,6 +12,7 @@ from typing import Final, cast
 
 from kvservice.gateway.connection import Connection
 from kvservice.gateway.limits import Limits
+from kvservice.gateway.outbox import Outbox
 from kvservice.gateway.open_files import clients_within_open_files
 from kvservice.logs import Event, Log
 from kvservice.service import Service
@@ -41,6 +42,7 @@ class Listener:
         self._loop = loop
         self._server: asyncio.Server | None = None
         self._limits = Limits()
+        self._outbox = Outbox(loop.call_soon)
         service.on_config_changed.append(self._config_changed)
         self._config_changed(frozenset())
 
@@ -73,7 +75,7 @@ class Listener:
             service.stats.rejected_connections += 1
             return Refusal()
         service.stats.connections_received += 1
-        return Connection(service, self._limits, self._loop)
+        return Connection(service, self._limits, self._loop, self._outbox)
 
     def _config_changed(self, _fields: frozenset[str]) -> None:
         config = self._service.config
