@@ -12,8 +12,8 @@ from typing import Final, cast
 
 from kvservice.gateway.connection import Connection
 from kvservice.gateway.limits import Limits
-from kvservice.gateway.outbox import Outbox
 from kvservice.gateway.open_files import clients_within_open_files
+from kvservice.gateway.outbox import Outbox
 from kvservice.logs import Event, Log
 from kvservice.service import Service
 
