@@ -132,7 +132,7 @@ def parse_members(value: object) -> tuple[ClusterMember, ...]:
     for part in filter(None, (piece.strip() for piece in value.split(","))):
         name, equals, address = part.partition("=")
         if not equals:
-            raise ValueError(f"'{part}' is not a member; write name=host:port")
+            raise ValueError(f"{part!r} is not a member; write name=host:port")
         members.append(ClusterMember(parse_member_name(name), parse_address(address)))
     names = [member.name for member in members]
     if len(set(names)) != len(names):
