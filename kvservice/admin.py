@@ -7,15 +7,15 @@ Guarantees: an address that cannot be bound raises AdminError before anything is
     /startupz  200 once the data is loaded, else 503
     /readyz    200 while clients should be sent here, else 503; in both cases a JSON body with the reasons against
     /metrics   Prometheus's text format 0.0.4, which every scraper takes, whatever it asks for
-Leaves to the caller: what readiness means (`NodeHealth`), and when to stop. There is no password: bind it where only
-    operators and probes can reach it.
+Leaves to the caller: what readiness means (kvservice/health), and when to stop. There is no password: bind it where
+    only operators and probes can reach it.
 """
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from collections.abc import Iterator
+from typing import Final
 
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -28,6 +28,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from kvservice.config_values import HostPort
+from kvservice.health import NodeHealth
 from kvservice.logs import Event, Log
 
 BACKLOG: Final = 128  # probes and a scraper or two; what is beyond is refused by the kernel
@@ -48,17 +49,6 @@ Redan admin plane
 
 class AdminError(OSError):
     """The admin address could not be bound."""
-
-
-class NodeHealth(Protocol):
-    """What the probes ask of the node."""
-
-    @property
-    def is_started(self) -> bool:
-        """Whether snapshot and log are loaded; never false again after it was true."""
-
-    def reasons_not_ready(self) -> Sequence[str]:
-        """Return why clients should not be sent here (loading, no leader, draining); empty when they should."""
 
 
 class AdminPlane:

@@ -5,9 +5,10 @@ Guarantees: both answer from the start, also while the node loads: probes and me
 
 from __future__ import annotations
 
-from kvservice.admin import AdminPlane, NodeHealth
+from kvservice.admin import AdminPlane
 from kvservice.api.metrics import CallMetrics
 from kvservice.api.server import ApiServer
+from kvservice.health import NodeHealth
 from kvservice.loop_lag import LoopLag
 from kvservice.metrics import add_log_metrics, node_registry
 from kvservice.service import Service

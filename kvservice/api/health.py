@@ -13,11 +13,13 @@ Reference: grpc.health.v1.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+
+from kvservice.health import NodeHealth as NodeHealth
 
 POLL_SECONDS: Final = 0.1
 ALWAYS: Final = ("liveness", "redan.cluster.v1.ClusterService")
@@ -25,13 +27,6 @@ WHEN_READY: Final = ("", "readiness", "redan.kv.v1.KVService")
 WHEN_LEADING: Final = ("leader",)
 
 Watching = grpc.aio.ServicerContext[Any, Any]
-
-
-class NodeHealth(Protocol):
-    """What the checks ask of the node."""
-
-    def reasons_not_ready(self) -> Sequence[str]:
-        """Return why clients should not be sent here; empty when they should."""
 
 
 class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the library has no types

@@ -66,6 +66,8 @@ class MemoryLog:
 class Readiness:
     """What health checks are told."""
 
+    is_started = True
+
     def __init__(self) -> None:
         self.reasons: list[str] = []
 
