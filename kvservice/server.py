@@ -83,7 +83,7 @@ class Server:
         self.is_started = False
         self._exit_code = EXIT_CLEAN
         self._is_draining = False
-        self._wal: Wal | None = None
+        self.wal: Wal | None = None
         self._disk_failure: DiskFailed | None = None
 
     async def serve(self) -> int:
@@ -157,7 +157,7 @@ class Server:
 
     async def _recover(self, directory: DataDir) -> None:
         config, loop = self.config, self.loop
-        self._wal = wal = await recovery.open_log(
+        self.wal = wal = await recovery.open_log(
             directory.wal, self.disk, config, directory.salt, must_exist=directory.log_created
         )
         directory.mark_log_created()
@@ -255,10 +255,10 @@ class Server:
         await self._close_log(seal=self._disk_failure is None)
 
     async def _close_log(self, *, seal: bool) -> None:
-        if self._wal is None:
+        if self.wal is None:
             return
         try:
-            await asyncio.to_thread(self._wal.close, seal=seal)
+            await asyncio.to_thread(self.wal.close, seal=seal)
         except StorageError as error:
             log.error(Event.DISK_FAILED, error=str(error))
             self._exit_code = EXIT_STORAGE
