@@ -25,7 +25,6 @@ class LoopLag:
     def __init__(self) -> None:
         self.histogram = new_histogram()
         self.total_seconds = 0.0
-        self.longest_seconds = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
@@ -47,7 +46,6 @@ class LoopLag:
         late = max(0.0, perf_counter() - self._due)
         self.histogram[bucket_of(int(late * 1e6))] += 1
         self.total_seconds += late
-        self.longest_seconds = max(self.longest_seconds, late)
         if late >= STALL_SECONDS:
             _log.warning(Event.EVENT_LOOP_STALLED, stalled_seconds=round(late, 3))
         self._schedule(loop)
