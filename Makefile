@@ -8,8 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-# Tests run side by side in so many processes; those that measure run alone afterwards.
-# Status 5 of pytest means that one of the two groups is empty, as with PYTEST_ARGS="-k name".
+# Tests run side by side in so many processes.
 JOBS ?= 2
 
 export PYTHON
@@ -76,8 +75,7 @@ config-check: install ## Are the committed .env.example and redan.toml what the 
 
 .PHONY: pytest
 pytest: install ## The test suite alone; PYTEST_ARGS="-k name" narrows it
-	$(BIN)/python -m pytest -n $(JOBS) -m "not alone" $(PYTEST_ARGS) || test $$? -eq 5
-	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS) || test $$? -eq 5
+	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: install ## Side by side with redis-server, 15 minutes; JSON into bench/results; BENCH_ARGS="--quick"
