@@ -90,7 +90,7 @@ class Raft:
         entries = self.log.take_unpersisted()
         if hard_state is None and not entries:
             return None
-        return Ready(hard_state, entries)
+        return Ready(hard_state, entries, [], [], [], None, [], [])
 
     def persisted(self, term: int, last_index: int, stamp_ms: int) -> None:
         """Learn that everything handed out up to ``last_index`` and the hard state of ``term`` are durable.
