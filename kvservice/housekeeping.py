@@ -60,6 +60,7 @@ class Housekeeping:
         self._ticks += 1
         service = self._service
         service.stats.latency.note("event-loop", (now_s - self._due_s) * 1000)
+        service.stats.latency.note("aof-fsync-always", service.wal_stats.take_longest_sync_seconds() * 1000)
         self._due_s = now_s + TICK_SECONDS
         self._watch_clock(now_s)
         machine = service.machine

@@ -35,6 +35,10 @@ class StartingLog:
 
     bytes_on_disk = 0
 
+    def take_longest_sync_seconds(self) -> float:
+        """Return 0: nothing was synced."""
+        return 0.0
+
 
 class StartingSnapshots:
     """No snapshots yet."""

@@ -89,6 +89,9 @@ class WalStatsPort(Protocol):
     def bytes_on_disk(self) -> int:
         """Size of all segments."""
 
+    def take_longest_sync_seconds(self) -> float:
+        """Return how long the longest sync since the last call took, in seconds; one reader only."""
+
 
 class SnapshotsPort(Protocol):
     """Snapshots of this node."""

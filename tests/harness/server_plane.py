@@ -57,6 +57,9 @@ class FakeLog:
 
     bytes_on_disk = 4096
 
+    def take_longest_sync_seconds(self) -> float:
+        return 0.0
+
 
 class FakeSnapshots:
     """Snapshots that are taken when a test says so."""

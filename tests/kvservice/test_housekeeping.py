@@ -9,6 +9,7 @@ import pytest
 
 from kvservice.gateway.listener import Listener
 from kvservice.housekeeping import EXPIRE_KEYS, TICK_SECONDS, Housekeeping
+from persistence.wal_stats import WalStats
 from replication.core.messages import EntryKind
 from tests.kvservice.fake_node import START_MS, Bench
 
@@ -159,6 +160,18 @@ def test_others_are_called_each_tick_and_idle_connections_looked_for_each_tenth(
         ticker.tick()
     assert calls == ["a", "b"] * 20
     assert ticker.listener.looks == 2
+
+
+def test_the_longest_sync_since_the_last_tick_is_noted_for_latency(ticker: Ticker) -> None:
+    bench = ticker.bench
+    wal = WalStats()
+    bench.service.wal_stats = wal
+    bench.service.config.latency_monitor_threshold = 100
+    for seconds in (0.150, 0.300, 0.001):
+        wal.count_sync(seconds)
+    ticker.tick()
+    ticker.tick()
+    assert [sample.milliseconds for sample in bench.stats.latency.events["aof-fsync-always"].samples] == [300]
 
 
 def test_after_stop_no_tick_is_due(ticker: Ticker) -> None:
