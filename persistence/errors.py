@@ -14,7 +14,10 @@ Leaves to the caller: exit codes, log lines and the choice of what is whole.
 
 import os
 
-REMEDY_DAMAGED = "restore a sound snapshot or a backup (docs/operations.md); `redan verify DIR` shows the extent"
+REMEDY_DAMAGED = (
+    "a node with peers fetches from them what it lost; one that is alone needs a sound snapshot or a backup "
+    "(docs/operations.md); `redan verify DIR` shows the extent"
+)
 
 
 class StorageError(Exception):
