@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RaftServiceStub:
-    """Carries consensus messages and snapshots from one node to another.
+    """Carries consensus messages, snapshots and forwarded commands from one node to another.
     """
 
     def __init__(self, channel):
@@ -45,15 +45,31 @@ class RaftServiceStub:
                 request_serializer=redan_dot_raft_dot_v1_dot_raft__pb2.TransferSnapshotRequest.SerializeToString,
                 response_deserializer=redan_dot_raft_dot_v1_dot_raft__pb2.TransferSnapshotResponse.FromString,
                 _registered_method=True)
+        self.Forward = channel.stream_stream(
+                '/redan.raft.v1.RaftService/Forward',
+                request_serializer=redan_dot_raft_dot_v1_dot_raft__pb2.ForwardRequest.SerializeToString,
+                response_deserializer=redan_dot_raft_dot_v1_dot_raft__pb2.ForwardResponse.FromString,
+                _registered_method=True)
+        self.Introduce = channel.unary_unary(
+                '/redan.raft.v1.RaftService/Introduce',
+                request_serializer=redan_dot_raft_dot_v1_dot_raft__pb2.IntroduceRequest.SerializeToString,
+                response_deserializer=redan_dot_raft_dot_v1_dot_raft__pb2.IntroduceResponse.FromString,
+                _registered_method=True)
+        self.Join = channel.unary_unary(
+                '/redan.raft.v1.RaftService/Join',
+                request_serializer=redan_dot_raft_dot_v1_dot_raft__pb2.JoinRequest.SerializeToString,
+                response_deserializer=redan_dot_raft_dot_v1_dot_raft__pb2.JoinResponse.FromString,
+                _registered_method=True)
 
 
 class RaftServiceServicer:
-    """Carries consensus messages and snapshots from one node to another.
+    """Carries consensus messages, snapshots and forwarded commands from one node to another.
     """
 
     def Exchange(self, request_iterator, context):
-        """Carries messages in batches. The first request names both sides, and the stream is refused with FAILED_PRECONDITION
-        if the other side is not that node of that cluster.
+        """Carries messages in batches from the side that dialed. The first request is a greeting, and the stream is refused
+        with FAILED_PRECONDITION if the other side is not that node of that cluster. A later stream of the same sender ends
+        the earlier one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,6 +78,28 @@ class RaftServiceServicer:
     def TransferSnapshot(self, request_iterator, context):
         """Carries one snapshot in chunks. The receiver answers the header with the offset that it has already, and the sender
         goes on from there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Forward(self, request_iterator, context):
+        """Carries the commands of clients from a follower to the leader, and the replies back. Nothing is ever repeated by
+        either side on its own: when the stream breaks, writes that were not answered have an unknown outcome.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Introduce(self, request, context):
+        """Tells who the node is and what it holds. Answered from the first moment, also by a node that is in no cluster yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Join(self, request, context):
+        """Asks the leader to add a node as a learner. A follower answers where the leader is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,6 +118,21 @@ def add_RaftServiceServicer_to_server(servicer, server):
                     request_deserializer=redan_dot_raft_dot_v1_dot_raft__pb2.TransferSnapshotRequest.FromString,
                     response_serializer=redan_dot_raft_dot_v1_dot_raft__pb2.TransferSnapshotResponse.SerializeToString,
             ),
+            'Forward': grpc.stream_stream_rpc_method_handler(
+                    servicer.Forward,
+                    request_deserializer=redan_dot_raft_dot_v1_dot_raft__pb2.ForwardRequest.FromString,
+                    response_serializer=redan_dot_raft_dot_v1_dot_raft__pb2.ForwardResponse.SerializeToString,
+            ),
+            'Introduce': grpc.unary_unary_rpc_method_handler(
+                    servicer.Introduce,
+                    request_deserializer=redan_dot_raft_dot_v1_dot_raft__pb2.IntroduceRequest.FromString,
+                    response_serializer=redan_dot_raft_dot_v1_dot_raft__pb2.IntroduceResponse.SerializeToString,
+            ),
+            'Join': grpc.unary_unary_rpc_method_handler(
+                    servicer.Join,
+                    request_deserializer=redan_dot_raft_dot_v1_dot_raft__pb2.JoinRequest.FromString,
+                    response_serializer=redan_dot_raft_dot_v1_dot_raft__pb2.JoinResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'redan.raft.v1.RaftService', rpc_method_handlers)
@@ -89,7 +142,7 @@ def add_RaftServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RaftService:
-    """Carries consensus messages and snapshots from one node to another.
+    """Carries consensus messages, snapshots and forwarded commands from one node to another.
     """
 
     @staticmethod
@@ -136,6 +189,87 @@ class RaftService:
             '/redan.raft.v1.RaftService/TransferSnapshot',
             redan_dot_raft_dot_v1_dot_raft__pb2.TransferSnapshotRequest.SerializeToString,
             redan_dot_raft_dot_v1_dot_raft__pb2.TransferSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forward(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/redan.raft.v1.RaftService/Forward',
+            redan_dot_raft_dot_v1_dot_raft__pb2.ForwardRequest.SerializeToString,
+            redan_dot_raft_dot_v1_dot_raft__pb2.ForwardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Introduce(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redan.raft.v1.RaftService/Introduce',
+            redan_dot_raft_dot_v1_dot_raft__pb2.IntroduceRequest.SerializeToString,
+            redan_dot_raft_dot_v1_dot_raft__pb2.IntroduceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Join(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redan.raft.v1.RaftService/Join',
+            redan_dot_raft_dot_v1_dot_raft__pb2.JoinRequest.SerializeToString,
+            redan_dot_raft_dot_v1_dot_raft__pb2.JoinResponse.FromString,
             options,
             channel_credentials,
             insecure,
