@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from kvservice.config import SECTIONS, SETTINGS, Setting
+from kvservice.config import SECTIONS, SETTINGS
 from kvservice.config_load import CONFIG_VARIABLE, ConfigError, Loaded, load_config, unknown_name
+from kvservice.config_rows import Setting
 
 EXIT_CLEAN: Final = 0
 EXIT_FAILURE: Final = 1
@@ -25,6 +26,9 @@ _METAVARS: Final[Mapping[str, str]] = {
     "whole": "N",
     "switch": "yes|no",
     "address": "HOST:PORT",
+    "optional address": "HOST:PORT",
+    "addresses": "HOST:PORT,…",
+    "file": "FILE",
     "members": "NAME=HOST:PORT,…",
     "name": "NAME",
     "directory": "DIR",

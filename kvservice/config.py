@@ -15,21 +15,21 @@ neither the origin of a value nor the names it does not know, which are what kvs
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
-from pydantic.fields import FieldInfo
 
+from kvservice.config_rows import SECRET_CHARACTERS_MAX, Setting, SettingTraits, row_of
 from kvservice.config_values import (
     ClusterMember,
     HostPort,
-    format_members,
-    format_size,
-    format_switch,
     parse_address,
+    parse_addresses,
     parse_integer,
     parse_member_name,
     parse_members,
+    parse_optional_address,
+    parse_optional_file,
     parse_size,
     parse_switch,
 )
@@ -39,13 +39,15 @@ MB: Final = 1024 * KB
 GB: Final = 1024 * MB
 
 Address = Annotated[HostPort, PlainValidator(parse_address)]
+OptionalAddress = Annotated[HostPort | None, PlainValidator(parse_optional_address)]
+Addresses = Annotated[tuple[HostPort, ...], PlainValidator(parse_addresses)]
+OptionalFile = Annotated[Path | None, PlainValidator(parse_optional_file)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Whole = Annotated[int, BeforeValidator(parse_integer)]
 Switch = Annotated[bool, BeforeValidator(parse_switch)]
 NodeName = Annotated[str, PlainValidator(parse_member_name)]
 Members = Annotated[tuple[ClusterMember, ...], PlainValidator(parse_members)]
 Directory = Annotated[Path, BeforeValidator(lambda value: parse_directory(value))]
-SECRET_CHARACTERS_MAX: Final = 512  # what Redis takes as a password; enough for any generated one
 Secret = Annotated[str, Field(max_length=SECRET_CHARACTERS_MAX)]
 
 FsyncMode = Literal["always", "interval", "os"]
@@ -72,16 +74,6 @@ def parse_directory(value: object) -> Path:
     raise ValueError("empty; name a directory")
 
 
-class SettingTraits(NamedTuple):
-    """What pydantic does not keep of a setting."""
-
-    section: str
-    unit: str
-    mutable: bool
-    secret: bool
-    aliases: tuple[str, ...]
-
-
 def _setting(
     section: str,
     default: Any,
@@ -100,6 +92,7 @@ def _setting(
 
 
 _node = partial(_setting, "node")
+_cluster = partial(_setting, "cluster")
 _disk = partial(_setting, "disk")
 _memory = partial(_setting, "memory")
 _clients = partial(_setting, "clients")
@@ -107,6 +100,7 @@ _watching = partial(_setting, "observability")
 
 SECTIONS: Final[Mapping[str, str]] = {
     "node": "The node and its addresses",
+    "cluster": "The cluster and the other nodes",
     "disk": "Log and snapshots",
     "memory": "Keyspace and memory",
     "clients": "Clients and limits",
@@ -125,11 +119,10 @@ class Config(BaseModel):
     grpc_addr: Address = _node(HostPort("127.0.0.1", 7400), "Where gRPC clients connect.")
     peer_addr: Address = _node(HostPort("127.0.0.1", 7401), "Where the other nodes connect; never for clients.")
     admin_addr: Address = _node(HostPort("127.0.0.1", 7402), "Where /metrics, /livez, /readyz and /startupz answer.")
-    initial_cluster: Members = _node(
-        (), "Members of a new cluster as name=host:port,…; this version takes one, this node. Empty means the same."
-    )
     read_mode: ReadMode = _node(
-        "linearizable", "What a read promises. On a single node, lease and stale are linearizable as well."
+        "linearizable",
+        "What a read promises: linearizable = the latest write of anybody; lease = the same, as long as no clock runs "
+        "twice as fast as another; stale = what this node has applied. With one voter all three are linearizable.",
     )
     shutdown_timeout_seconds: Whole = _node(
         10,
@@ -139,6 +132,55 @@ class Config(BaseModel):
         aliases=("shutdown-timeout",),
         ge=0,
         le=3600,
+    )
+
+    initial_cluster: Members = _cluster(
+        (),
+        "Members of a new cluster, this node among them, as name=host:port,… with their peer addresses; the same on "
+        "each. Empty means a cluster of this node alone. Read once, when the data directory is empty.",
+    )
+    join: Addresses = _cluster(
+        (),
+        "Peer addresses of members of a running cluster that this node joins, as host:port,…. Read once, when the data "
+        "directory is empty.",
+    )
+    advertise_peer_addr: OptionalAddress = _cluster(
+        None, "Where the other nodes reach this one, if that is not peer_addr. A host name is resolved at each connect."
+    )
+    advertise_resp_addr: OptionalAddress = _cluster(
+        None, "Where Redis clients reach this node, if that is not resp_addr; CLUSTER NODES and the like tell it."
+    )
+    advertise_grpc_addr: OptionalAddress = _cluster(
+        None, "Where gRPC clients reach this node, if that is not grpc_addr; `redan ctl` follows it to the leader."
+    )
+    heartbeat_interval_ms: Whole = _cluster(
+        100, "Time between two signs of life of the leader.", unit="milliseconds", ge=10, le=10_000
+    )
+    election_timeout_ms: Whole = _cluster(
+        400,
+        "Silence of the leader after which a node stands for election, at the earliest; at the latest after twice "
+        "that. The same on each node.",
+        unit="milliseconds",
+        ge=50,
+        le=60_000,
+    )
+    leader_wait_ms: Whole = _cluster(
+        5000, "How long a command waits while no leader is known, before it is refused.", unit="milliseconds",
+        mutable=True, ge=0, le=600_000,
+    )  # fmt: skip
+    outcome_timeout_ms: Whole = _cluster(
+        5000, "How long a write waits to learn what became of it after its leader was lost, before the answer is "
+        "UNKNOWN.", unit="milliseconds", ge=100, le=600_000,
+    )  # fmt: skip
+    snapshot_transfer_bytes_per_second: Size = _cluster(
+        100 * MB, "Most bytes a second of a snapshot that is sent to another node; 0 = no limit.", unit="bytes", ge=0
+    )
+    peer_tls_cert: OptionalFile = _cluster(
+        None, "Certificate (PEM) of this node for the other nodes; with peer_tls_key and peer_tls_ca, or none of them."
+    )
+    peer_tls_key: OptionalFile = _cluster(None, "Private key (PEM) of that certificate.")
+    peer_tls_ca: OptionalFile = _cluster(
+        None, "Authorities (PEM) that certificates of the other nodes are checked against, in both directions."
     )
 
     fsync: FsyncMode = _disk(
@@ -227,15 +269,7 @@ class Config(BaseModel):
     @model_validator(mode="after")
     def _check_settings_together(self) -> Self:
         """Refuse settings that are lawful alone and cannot hold together."""
-        if len(self.initial_cluster) > 1:
-            raise ValueError(
-                f"initial_cluster has {len(self.initial_cluster)} members, and this version runs a cluster of one "
-                "node; name only this node, or leave it out"
-            )
-        if self.initial_cluster and self.initial_cluster[0].name != self.name:
-            raise ValueError(
-                f"initial_cluster names '{self.initial_cluster[0].name}', and this node's name is '{self.name}'"
-            )
+        self._check_cluster()
         if self.key_bytes_max > self.value_bytes_max:
             raise ValueError(
                 f"key_bytes_max ({self.key_bytes_max}) is more than value_bytes_max ({self.value_bytes_max}), which "
@@ -249,6 +283,20 @@ class Config(BaseModel):
                 )
         return self
 
+    def _check_cluster(self) -> None:
+        names = [member.name for member in self.initial_cluster]
+        if names and self.name not in names:
+            raise ValueError(f"initial_cluster names {', '.join(names)}, and this node's name is '{self.name}'")
+        if self.join and len(names) > 1:
+            raise ValueError("join and initial_cluster: a node is a first member of a cluster or joins it later")
+        if self.election_timeout_ms < 2 * self.heartbeat_interval_ms:
+            raise ValueError(
+                f"election_timeout_ms ({self.election_timeout_ms}) is less than twice heartbeat_interval_ms "
+                f"({self.heartbeat_interval_ms}): one late heartbeat would be an election"
+            )
+        if len({self.peer_tls_cert is None, self.peer_tls_key is None, self.peer_tls_ca is None}) > 1:
+            raise ValueError("peer_tls_cert, peer_tls_key and peer_tls_ca are set together, or none of them")
+
     def change(self, changes: Mapping[str, object]) -> None:
         """Set mutable fields, all of them or none; raise pydantic.ValidationError when the outcome would be unlawful.
 
@@ -261,119 +309,10 @@ class Config(BaseModel):
     @property
     def members(self) -> tuple[ClusterMember, ...]:
         """Members of the first configuration; this node alone where none are named."""
-        return self.initial_cluster or (ClusterMember(self.name, self.peer_addr),)
-
-
-class Setting(NamedTuple):
-    """One setting as its readers see it; the rows of `SETTINGS`."""
-
-    field: str
-    kind: str  # size, whole, switch, choice, address, members, name, directory, secret
-    default: object
-    doc: str
-    section: str
-    unit: str
-    least: int | None
-    most: int | None
-    choices: tuple[str, ...]
-    mutable: bool
-    secret: bool
-    aliases: tuple[str, ...]
-
-    @property
-    def flag(self) -> str:
-        """The flag of `redan serve`."""
-        return "--" + self.field.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        """The environment variable."""
-        return ENVIRONMENT_PREFIX + self.field.upper()
-
-    @property
-    def allowed(self) -> str:
-        """What the setting takes, in words."""
-        if self.choices:
-            return "one of " + ", ".join(self.choices)
-        if self.kind in ("size", "whole"):
-            write = format_size if self.kind == "size" else str
-            what = "a size" if self.kind == "size" else "a whole number"
-            unit = f" ({self.unit})" if self.unit and self.kind == "whole" else ""
-            if self.most is None:
-                return f"{what} of at least {write(self.least or 0)}{unit}"
-            return f"{what} from {write(self.least or 0)} to {write(self.most)}{unit}"
-        return _ALLOWED_BY_KIND[self.kind]
-
-    def format(self, value: object) -> str:
-        """Write a value of this setting as text that parses back to it."""
-        match self.kind:
-            case "size":
-                return format_size(int(str(value)))
-            case "switch":
-                return format_switch(bool(value))
-            case "members" if isinstance(value, tuple):
-                return format_members(value)
-        return str(value)
-
-
-ENVIRONMENT_PREFIX: Final = "REDAN_"
-
-_ALLOWED_BY_KIND: Final[Mapping[str, str]] = {
-    "switch": "yes or no",
-    "address": "host:port",
-    "members": "name=host:port,…",
-    "name": "1 to 63 letters, digits, '.', '_' or '-'",
-    "directory": "the path of a directory",
-    "secret": f"at most {SECRET_CHARACTERS_MAX} characters",
-}
-
-
-def _kind_of(annotation: object, parser: object) -> str:
-    """Name the kind of a field by the parser that stands in its annotation."""
-    if get_origin(annotation) is Literal:
-        return "choice"
-    kinds: dict[object, str] = {
-        parse_size: "size",
-        parse_integer: "whole",
-        parse_switch: "switch",
-        parse_address: "address",
-        parse_members: "members",
-        parse_member_name: "name",
-    }
-    if annotation is Path:
-        return "directory"
-    return kinds.get(parser, "secret")
-
-
-def _row(field: str, declared: FieldInfo) -> Setting:
-    """Make a setting's row from its declaration."""
-    extra = declared.json_schema_extra
-    assert isinstance(extra, dict), f"{field} was not declared with _setting"
-    traits: Any = extra["traits"]
-    parser = next(
-        (part.func for part in declared.metadata if isinstance(part, (BeforeValidator, PlainValidator))), None
-    )
-    bounds = {
-        bound: getattr(part, bound) for part in declared.metadata for bound in ("ge", "le") if hasattr(part, bound)
-    }
-    kind = _kind_of(declared.annotation, parser)
-    return Setting(
-        field=field,
-        kind=kind,
-        default=declared.default,
-        doc=declared.description or "",
-        section=traits.section,
-        unit=traits.unit,
-        least=bounds.get("ge"),
-        most=bounds.get("le"),
-        choices=get_args(declared.annotation) if kind == "choice" else (),
-        mutable=traits.mutable,
-        secret=traits.secret,
-        aliases=traits.aliases,
-    )
+        return self.initial_cluster or (ClusterMember(self.name, self.advertise_peer_addr or self.peer_addr),)
 
 
 SETTINGS: Final[Mapping[str, Setting]] = {
-    field: _row(field, declared) for field, declared in Config.model_fields.items()
+    field: row_of(field, declared) for field, declared in Config.model_fields.items()
 }
 MUTABLE_FIELDS: Final = frozenset(setting.field for setting in SETTINGS.values() if setting.mutable)

@@ -10,8 +10,9 @@ import textwrap
 from collections.abc import Iterator
 from typing import Final
 
-from kvservice.config import SECTIONS, SETTINGS, Setting
+from kvservice.config import SECTIONS, SETTINGS
 from kvservice.config_load import CONFIG_VARIABLE, Loaded
+from kvservice.config_rows import Setting
 
 HIDDEN: Final = "[hidden]"
 _COMMENT_COLUMNS: Final = 100

@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
-from kvservice.config import ENVIRONMENT_PREFIX, SETTINGS, Config, Setting
+from kvservice.config import SETTINGS, Config
+from kvservice.config_rows import ENVIRONMENT_PREFIX, Setting
 
 CONFIG_VARIABLE: Final = "REDAN_CONFIG"
 # Read elsewhere, and by tests alone: kvservice.server kills itself at the named point.
@@ -188,6 +189,6 @@ def _explain(detail: Mapping[str, Any], chosen: Mapping[str, Given]) -> str:
     setting = SETTINGS[str(detail["loc"][0])]
     given = chosen[setting.field]
     shown = "the value" if setting.secret else repr(given.value)
-    if setting.kind in ("address", "members", "name", "directory"):
+    if setting.kind in ("address", "optional address", "addresses", "members", "name", "directory", "file"):
         return f"{given.where}: {shown} is refused: {reason}"
     return f"{given.where}: {shown} is refused; {setting.field} takes {setting.allowed}"

@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
-from kvservice.config import SECRET_CHARACTERS_MAX, SETTINGS, Config
+from kvservice.config import SETTINGS, Config
+from kvservice.config_rows import SECRET_CHARACTERS_MAX
 from kvservice.config_values import format_switch, parse_integer, parse_size, parse_switch
 
 # Redis has four levels, we have four others; a level of theirs sets ours, and ours prints as the nearest of theirs.

@@ -9,6 +9,7 @@ Reference: Redis `memtoull` for sizes ("64mb" = 64 * 1024 * 1024, "64m" = 64 * 1
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 # Redis's own units: with a "b" they are powers of 1024, without it powers of 1000.
@@ -113,6 +114,36 @@ def parse_address(value: object) -> HostPort:
     elif not _HOST_NAME.fullmatch(host):
         raise ValueError("not an address; the host must be a name, an IPv4 address or an IPv6 address in brackets")
     return HostPort(host, int(port))
+
+
+def parse_optional_address(value: object) -> HostPort | None:
+    """Read host:port, or nothing."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    return parse_address(value)
+
+
+def parse_addresses(value: object) -> tuple[HostPort, ...]:
+    """Read host:port,…; what stands twice counts once."""
+    if isinstance(value, tuple):
+        return tuple(parse_address(part) for part in value)
+    if not isinstance(value, str):
+        raise ValueError("not a list of addresses; write host:port,host:port")
+    return tuple(dict.fromkeys(parse_address(part) for part in value.split(",") if part.strip()))
+
+
+def format_addresses(addresses: tuple[HostPort, ...]) -> str:
+    """Write addresses as `parse_addresses` reads them."""
+    return ",".join(map(str, addresses))
+
+
+def parse_optional_file(value: object) -> Path | None:
+    """Read the path of a file, or nothing; whether it is there shows when it is read."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, (str, Path)):
+        return Path(value)
+    raise ValueError("not a path")
 
 
 def parse_member_name(value: object) -> str:

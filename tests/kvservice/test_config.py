@@ -165,13 +165,33 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_more_than_one_member_is_refused_in_this_version() -> None:
-    (problem,) = refused({"initial_cluster": "n1=a:1,n2=b:2,n3=c:3"})
-    assert "3 members" in problem
+def test_the_members_of_a_new_cluster_are_those_named_or_this_node_alone() -> None:
+    members = load_config({"name": "n2", "initial_cluster": "n1=a:1,n2=b:2,n3=c:3"}, {}).config.members
+    assert [str(member) for member in members] == ["n1=a:1", "n2=b:2", "n3=c:3"]
     (problem,) = refused({"initial_cluster": "n2=a:1"})
     assert "this node's name is 'n1'" in problem
     assert load_config({"initial_cluster": "n1=a:1"}, {}).config.members[0].address == HostPort("a", 1)
     assert Config().members[0].address == Config().peer_addr
+    advertised = load_config({"advertise_peer_addr": "redan-0.redan:7401"}, {}).config
+    assert advertised.members[0].address == HostPort("redan-0.redan", 7401)
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ({"join": "a:1", "initial_cluster": "n1=a:1,n2=b:2"}, "join and initial_cluster"),
+        ({"election_timeout_ms": "150"}, "election_timeout_ms (150) is less than twice heartbeat_interval_ms (100)"),
+        ({"peer_tls_cert": "node.pem"}, "are set together, or none of them"),
+    ],
+)
+def test_settings_of_a_cluster_that_cannot_hold_together_are_refused(flags: dict[str, str], text: str) -> None:
+    (problem,) = refused(flags)
+    assert text in problem
+
+
+def test_a_list_of_addresses_to_join_counts_each_once() -> None:
+    assert load_config({"join": "a:1, b:2,a:1"}, {}).config.join == (HostPort("a", 1), HostPort("b", 2))
+    assert "write host:port" in refused({"join": "a"})[0]
 
 
 def test_settings_that_cannot_hold_together_are_refused() -> None:
