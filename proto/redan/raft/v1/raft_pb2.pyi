@@ -272,7 +272,14 @@ class IntroduceRequest(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., name: _Optional[str] = ..., peer_address: _Optional[str] = ...) -> None: ...
 
 class IntroduceResponse(_message.Message):
-    __slots__ = ("cluster_id", "name", "is_fresh", "fresh_cluster_id", "term", "commit_index", "leader", "configuration", "resp_address", "grpc_address", "incarnation")
+    __slots__ = ("cluster_id", "name", "is_fresh", "fresh_cluster_id", "term", "commit_index", "leader", "configuration", "resp_address", "grpc_address", "incarnation", "founders")
+    class FoundersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     IS_FRESH_FIELD_NUMBER: _ClassVar[int]
@@ -284,6 +291,7 @@ class IntroduceResponse(_message.Message):
     RESP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     GRPC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    FOUNDERS_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     name: str
     is_fresh: bool
@@ -295,7 +303,8 @@ class IntroduceResponse(_message.Message):
     resp_address: str
     grpc_address: str
     incarnation: int
-    def __init__(self, cluster_id: _Optional[str] = ..., name: _Optional[str] = ..., is_fresh: _Optional[bool] = ..., fresh_cluster_id: _Optional[str] = ..., term: _Optional[int] = ..., commit_index: _Optional[int] = ..., leader: _Optional[str] = ..., configuration: _Optional[bytes] = ..., resp_address: _Optional[str] = ..., grpc_address: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
+    founders: _containers.ScalarMap[str, str]
+    def __init__(self, cluster_id: _Optional[str] = ..., name: _Optional[str] = ..., is_fresh: _Optional[bool] = ..., fresh_cluster_id: _Optional[str] = ..., term: _Optional[int] = ..., commit_index: _Optional[int] = ..., leader: _Optional[str] = ..., configuration: _Optional[bytes] = ..., resp_address: _Optional[str] = ..., grpc_address: _Optional[str] = ..., incarnation: _Optional[int] = ..., founders: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
     __slots__ = ("cluster_id", "name", "peer_address")
