@@ -5,7 +5,7 @@ A change is a list of steps; it is carried out in one of two ways, both ending i
 * ``simple``: at most one voter comes or goes, so a majority before and a majority after share a member (thesis, 4.1);
 * ``enter_joint`` … ``leave_joint``: any list; between the two every decision needs both majorities (thesis, 4.3).
 
-Guarantees: values are never changed in place. Names stand in sorted order, so the same members encode to the same bytes.
+Guarantees: values are never changed in place. Names stand in order, so the same members encode to the same bytes.
 In every configuration returned: there is a voter; ``learners`` are neither in ``voters`` nor in ``outgoing``;
 ``learners_next`` are in ``outgoing``, not in ``voters``, and empty outside of a joint configuration.
 Leaves to the caller: one change at a time, and that a configuration takes effect when its entry is applied.
@@ -74,7 +74,7 @@ class Refusal(Enum):
     NO_MEMBERS = "this node knows no members yet"
 
 
-class ChangeRefused(ValueError):
+class ChangeRefused(ValueError):  # noqa: N818 - says what is the case
     """The configuration does not admit the change; nothing was changed."""
 
     def __init__(self, reason: Refusal, name: str = "") -> None:
@@ -268,12 +268,12 @@ def encode(configuration: Configuration) -> bytes:
 def decode(payload: bytes) -> Configuration:
     """Return the configuration that ``encode`` wrote. Raises ValueError on anything else."""
     try:
-        version, *fields = _DECODER.decode(payload)
+        version, voters, outgoing, learners, learners_next, addresses, auto_leave = _DECODER.decode(payload)
     except msgspec.MsgspecError as error:
         raise ValueError(f"not a configuration: {error}") from error
     if version != ENCODING_VERSION:
         raise ValueError(f"configuration of version {version}, this program knows version {ENCODING_VERSION}")
-    configuration = Configuration(*fields)
+    configuration = Configuration(voters, outgoing, learners, learners_next, addresses, auto_leave)
     if wrong := _wrong_in(configuration):
         raise ValueError(f"not a configuration: {wrong}")
     return configuration
