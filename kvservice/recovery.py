@@ -79,8 +79,7 @@ async def _load(path: Path, disk: Disk, machine: Machine) -> SnapshotMeta:
             if now - shown > PROGRESS_SECONDS:
                 shown = now
                 log.info(Event.REPLAY_PROGRESS, snapshot=path.name, keys=_keys(machine))
-    machine.begin_entry(meta.last_index, meta.last_term, meta.stamp_ms)
-    machine.end_entry()
+    machine.stand_at(meta.last_index, meta.last_term, meta.stamp_ms, None)
     seconds = round(perf_counter() - started, 3)
     log.info(Event.SNAPSHOT_LOADED, index=meta.last_index, keys=_keys(machine), seconds=seconds)
     return meta

@@ -77,7 +77,7 @@ class Runner:
     def apply(self, entry: Entry, batch: object | None) -> None:
         """Apply a committed entry and answer those who wait for it."""
         machine = self.machine
-        machine.begin_entry(entry.index, entry.term, entry.stamp_ms)
+        machine.begin_entry(entry.index, entry.term, entry.stamp_ms, entry.payload)
         if entry.payload:
             # Without one it only moves time or begins a term: no reason for a snapshot.
             machine.changes += 1

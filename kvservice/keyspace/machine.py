@@ -18,6 +18,7 @@ from kvservice.commands.reply import ErrorReply, Reply
 from kvservice.commands.table import Args, Command, CommandTable
 from kvservice.errors import RedanError
 from kvservice.keyspace.database import Clock, Database, StampNeeded, TooFewDatabases
+from kvservice.keyspace.digest import ChainState, StateDigests
 from kvservice.keyspace.memory import MemoryMeter
 from kvservice.keyspace.slots import slot_of
 
@@ -44,6 +45,7 @@ class Machine:
         self.clock = Clock()
         self.databases = [Database(index, self.clock) for index in range(databases)]
         self.memory = MemoryMeter(self.databases)
+        self.digests = StateDigests(self.databases, table.find)
         self._chance_for = chance_for
         """Makes the source of chance of one entry, seeded with its index."""
         self.context = Context(self.clock, self.databases, chance_for(0))
@@ -53,12 +55,16 @@ class Machine:
         """Term of the last applied entry."""
         self.changes = 0
         """Entries with writes applied so far; the caller of ``begin_entry`` counts them."""
+        self.configuration = b""
+        """Members as of the last applied entry, encoded (replication/core/membership); empty before any is known."""
+        self._payload = b""
+        """Payload of the entry that is being applied."""
         self.snapshot: SlotSaver | None = None
         self.failures: list[tuple[Command, RedanError]] = []
         """Commands that failed since the caller last looked; it clears the list."""
         self.on_defect: Callable[[Command, BaseException], None] = lambda _row, _error: None
 
-    def begin_entry(self, index: int, term: int, stamp_ms: int) -> None:
+    def begin_entry(self, index: int, term: int, stamp_ms: int, payload: bytes) -> None:
         """Move time and position to an entry that is about to be applied."""
         clock = self.clock
         if stamp_ms > clock.stamp_ms:
@@ -69,10 +75,19 @@ class Machine:
         context.chance = self._chance_for(index)
         self.index = index
         self.term = term
+        self._payload = payload
 
     def end_entry(self) -> None:
-        """Leave the entry: what runs next is a read."""
+        """Leave the entry, all of whose commands ran: what runs next is a read."""
         self.context.applying = False
+        self.digests.add(self.index, self.term, self.clock.stamp_ms, self._payload)
+
+    def stand_at(self, index: int, term: int, stamp_ms: int, chain: ChainState | None) -> None:
+        """Take the position of a snapshot that was loaded; ``chain`` is what it carries of the digest."""
+        self.index = index
+        self.term = term
+        self.clock.stamp_ms = self.clock.now_ms = stamp_ms
+        self.digests.stand_at(stamp_ms, chain)
 
     def begin_read(self, wall_clock_ms: int) -> None:
         """Let reads see ``wall_clock_ms``, but never a time before the last stamp."""
@@ -167,6 +182,9 @@ class Machine:
 
     def _failed(self, row: Command, error: RedanError) -> ErrorReply:
         self.failures.append((row, error))
+        if row.is_write:
+            # Reads that ride with an entry run on one node only.
+            self.digests.failures += 1
         return ErrorReply(error)
 
     def _defect(self, row: Command, error: Exception) -> ErrorReply:

@@ -166,7 +166,7 @@ def test_the_longest_sync_since_the_last_tick_is_noted_for_latency(ticker: Ticke
     bench = ticker.bench
     wal = WalStats()
     bench.service.wal_stats = wal
-    bench.service.config.latency_monitor_threshold = 100
+    bench.run(bench.peer(), "CONFIG SET latency-monitor-threshold 100")
     for seconds in (0.150, 0.300, 0.001):
         wal.count_sync(seconds)
     ticker.tick()

@@ -35,7 +35,7 @@ def new_machine() -> Machine:
 
 def filled(keys: int) -> Machine:
     machine = new_machine()
-    machine.begin_entry(keys, 2, 5_000)
+    machine.begin_entry(keys, 2, 5_000, b"")
     machine.replay(encode_commands([[b"SET", b"k%d" % number, b"v"] for number in range(keys)]))
     machine.end_entry()
     return machine
@@ -146,7 +146,7 @@ class Replaying:
         storage = Storage(wal)
         for index in range(1, entries + 1):
             payload = encode_commands([[b"INCR", b"n"]])
-            storage.append(None, [Entry(1, index, EntryKind.COMMANDS, 1000 + index, payload)], 0)
+            storage.append(None, [Entry(1, index, EntryKind.COMMANDS, 1000 + index, payload)], 0, 0)
         wal.write_queued()
         self.wal, _report = Wal.open(LOG, disk.after_kill(), WalOptions(), salt=SALT)
         self.storage = Storage(self.wal)

@@ -116,7 +116,7 @@ def test_an_entry_replays_to_the_state_that_it_made(wall_clock: list[int]) -> No
     bench.run(first, "SWAPDB 5 6", "COPY a b DB 7")
     again = Machine(TABLE, 16, random.Random)
     for entry in bench.node.log:
-        again.begin_entry(entry.index, entry.term, entry.stamp_ms)
+        again.begin_entry(entry.index, entry.term, entry.stamp_ms, entry.payload)
         again.replay(entry.payload)
         again.end_entry()
     for before, after in zip(bench.machine.databases, again.databases, strict=True):
