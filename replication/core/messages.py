@@ -1,7 +1,7 @@
 """What goes into the consensus core and what comes out of it.
 
-Guarantees: immutable values; no behaviour. ``term`` comes first in every message and is the sender's term; in a pre-vote
-(request, and reply that grants) it is the term in which the sender of the request would campaign.
+Guarantees: immutable values; no behaviour. ``term`` comes first in every message and is the sender's term; in a
+pre-vote (request, and reply that grants) it is the term in which the sender of the request would campaign.
 Leaves to the caller: who sent a message (it is an argument beside the message), and never to change a list in one.
 Reference: Raft thesis, figure 3.1, sections 3.10 (TimeoutNow), 5.3 (InstallSnapshot), 6.4 (read rounds) and 9.6
 (pre-vote); the Ready batch of the etcd raft library.
@@ -133,14 +133,7 @@ class InstallSnapshot(NamedTuple):
 
 
 Message: TypeAlias = (
-    AppendEntries
-    | AppendReply
-    | Heartbeat
-    | HeartbeatReply
-    | RequestVote
-    | VoteReply
-    | TimeoutNow
-    | InstallSnapshot
+    AppendEntries | AppendReply | Heartbeat | HeartbeatReply | RequestVote | VoteReply | TimeoutNow | InstallSnapshot
 )
 
 
