@@ -81,6 +81,10 @@ pytest: install ## The test suite alone; PYTEST_ARGS="-k name" narrows it
 bench: install ## Side by side with redis-server, 15 minutes; JSON into bench/results; BENCH_ARGS="--quick"
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
+.PHONY: bench-cluster
+bench-cluster: install ## Three nodes side by side with three of etcd, 40 minutes, needs Go; BENCH_ARGS="--quick"
+	$(BIN)/python -m bench.cluster $(BENCH_ARGS)
+
 .PHONY: bench-decisions
 bench-decisions: install ## The measurements behind docs/decisions.md; BENCH_ARGS="--only NAME"
 	$(BIN)/python -m bench.decisions $(BENCH_ARGS)

@@ -1,0 +1,158 @@
+"""Three nodes of Redan beside three nodes of etcd, on this machine, in one run: writes a second, and failover.
+
+Usage: python -m bench.cluster [--rounds N] [--seconds S] [--faults N] [--quick]. A full run takes about 40 minutes,
+most of it faults. Every load goes to the leader alone, on both sides: redis-benchmark through RESP (Redan only, etcd
+has no such plane), the Go client of ``bench/grpc_load`` through gRPC for both.
+
+Guarantees: the clusters run one after the other in each round, and who goes first alternates; figures are medians of
+the rounds. Both sync each write to the disks of a majority before they acknowledge it; etcd's peers speak HTTP.
+Leaves to the caller: a machine that does nothing else. Six servers and a client share its cores, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from bench.clusters import SIDES, Cluster, ClusterSide, RedanCluster, make_cluster
+from bench.experiment import Cell, Table, table_text
+from bench.failovers import FAULTS, Fault, Gaps, gap_rows, measure_faults
+from bench.go_load import Target, build, run_grpc_load
+from bench.load import Command, run_load
+from bench.report import environment, median, significant, write
+from bench.servers import allow_many_connections
+
+CLIENTS: Final = (50, 1000)
+PIPELINES: Final = (1, 16)
+BATCH: Final = 100
+REQUESTS_PER_SECOND: Final = {1: 20_000, 16: 100_000}
+"""So many requests a second of load are asked of redis-benchmark, whose runs are bounded by their number."""
+
+Values = dict[str, list[float]]
+Say = Callable[[str], None]
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Return the options."""
+    parser = argparse.ArgumentParser(prog="python -m bench.cluster", description="Compare three nodes with etcd's.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a load")
+    parser.add_argument("--faults", type=int, default=100, help="faults of each kind, on each side")
+    parser.add_argument("--quick", action="store_true", help="to see that it works; results stay apart")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.rounds, options.seconds, options.faults = 1, 0.5, 1
+    return options
+
+
+def measure_writes(program: Path, cluster: Cluster, seconds: float, values: Values, say: Say) -> None:
+    """Load a cluster that runs; add the writes a second of each load."""
+    leader = cluster.leader()
+    assert leader is not None, "the cluster was whole a moment ago"
+    endpoint = [cluster.endpoints[leader]]
+
+    def note(name: str, rate: float) -> None:
+        values[f"{cluster.side} {name}"].append(rate)
+        say(f"{cluster.side} {name}: {rate:,.0f}/s")
+
+    targets: tuple[Target, ...] = ("etcd",) if cluster.side == "etcd" else ("redan", "redan-pipeline")
+    for clients in CLIENTS:
+        for target in targets:
+            load = run_grpc_load(program, target, endpoint, clients=clients, seconds=seconds, batch=BATCH)
+            note(f"{target} {clients}", load.rate)
+    if isinstance(cluster, RedanCluster):
+        for pipeline in PIPELINES:
+            for clients in CLIENTS:
+                for command in ("set", "get"):
+                    requests = int(REQUESTS_PER_SECOND[pipeline] * seconds)
+                    port = cluster.resp_ports[leader]
+                    load_of = run_load(port, _command(command), requests=requests, pipeline=pipeline, clients=clients)
+                    note(f"{command} {pipeline} {clients}", load_of.rate)
+
+
+def _command(word: str) -> Command:
+    return "set" if word == "set" else "get"
+
+
+def writes_table(values: Values) -> Table:
+    """Return the medians of writes beside etcd's and the targets."""
+    middle = {name: median(rates) for name, rates in values.items()}
+    rows: list[list[Cell]] = []
+    for clients in CLIENTS:
+        etcd = middle[f"etcd etcd {clients}"]
+        for words, name, target in (
+            ("SET through RESP, pipeline 1", f"redan set 1 {clients}", 8.0),
+            ("SET through RESP, pipeline 16", f"redan set 16 {clients}", 20.0),
+            ("gRPC unary Set", f"redan redan {clients}", 1.0),
+            (f"gRPC Pipeline, batches of {BATCH}", f"redan redan-pipeline {clients}", 20.0),
+        ):
+            ratio = significant(middle[name] / etcd, 3)
+            said = "met" if ratio >= target else "missed"
+            rows.append([f"{words}, {clients:,} clients", etcd, middle[name], ratio, f"≥ {target:g}", said])
+    return Table("Writes a second, three nodes", ["Load", "etcd put", "Redan", "Ratio", "Target", ""], rows)
+
+
+def reads_table(values: Values, single: Values) -> Table:
+    """Return linearizable reads of the cluster beside those of a single node."""
+    rows: list[list[Cell]] = []
+    for pipeline in PIPELINES:
+        for clients in CLIENTS:
+            name = f"redan get {pipeline} {clients}"
+            three, one = median(values[name]), median(single[name])
+            rows.append([f"GET, pipeline {pipeline}, {clients:,} clients", one, three, significant(three / one, 3)])
+    return Table("Linearizable reads a second", ["Load", "one node", "three nodes", "Ratio"], rows)
+
+
+def measure_failovers(program: Path, count: int, say: Say) -> Table:
+    """Cause every kind of fault on both sides."""
+    rows: list[list[Cell]] = []
+    for fault in FAULTS:
+        for side in SIDES:
+            rows += gap_rows(side, [_faults(program, side, fault, count)])
+            say(f"{side} {fault}: p50 {rows[-1][3]:.0f} ms, p99 {rows[-1][5]:.0f} ms")
+    head = ["Side", "Leader", "faults", "p50, ms", "p90, ms", "p99, ms", "longest, ms"]
+    return Table("Time without an acknowledged write", head, rows)
+
+
+def _faults(program: Path, side: ClusterSide, fault: Fault, count: int) -> Gaps:
+    with make_cluster(side) as cluster:
+        cluster.start()
+        return measure_faults(program, cluster, fault, count)
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print, write bench/results/cluster.json."""
+    options = parse(arguments)
+    allow_many_connections()
+    started = monotonic()
+
+    def say(text: str) -> None:
+        print(f"{monotonic() - started:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+    machine = environment()
+    program = build()
+    values: Values = defaultdict(list)
+    single: Values = defaultdict(list)
+    for number in range(options.rounds):
+        for side in SIDES if number % 2 == 0 else SIDES[::-1]:
+            with make_cluster(side) as cluster:
+                cluster.start()
+                measure_writes(program, cluster, options.seconds, values, say)
+        with RedanCluster(nodes=1) as cluster:
+            cluster.start()
+            measure_writes(program, cluster, options.seconds, single, say)
+    tables = [writes_table(values), reads_table(values, single), measure_failovers(program, options.faults, say)]
+    content = [each.as_json() for each in tables]
+    path = write("cluster", {"environment": machine, "tables": content, "values": values}, quick=options.quick)
+    print("\n\n".join(map(table_text, content)))
+    print(f"\nWritten: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
