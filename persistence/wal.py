@@ -158,6 +158,13 @@ class Wal:
         """Index of the last entry written; 0 when there never was one."""
         return self._writer.last_index
 
+    def bytes_from(self, index: int) -> int:
+        """Return how many bytes were written from the segment on that holds an index: what a reader from it reads."""
+        writer = self._writer
+        with writer.files_lock:
+            segments = segments_from(writer.segments, index)
+            return sum([writer.sizes[segment.sequence] for segment in segments[:-1]]) + writer.offset
+
     def purge(self, before_index: int) -> None:
         """Remove segments whose entries are all before before_index, in the background once the log is started.
 

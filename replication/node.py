@@ -152,7 +152,7 @@ class Node:
         self._token += 1
         self._unpersisted.append((self._token, self.raft.term, self.raft.log.last_index))
         try:
-            self._storage.append(ready.hard_state, ready.entries, self._token)
+            self._storage.append(ready.hard_state, ready.entries, 0, self._token)
         except StorageError:
             # The log has failed, and its own report of that is on its way: until then nothing more is taken.
             self.is_stopped = True

@@ -58,7 +58,7 @@ class Bench:
 
     def _append(self, kind: EntryKind, payload: bytes) -> None:
         entry = Entry(1, self.machine.index + 1, kind, 1000 + self.machine.index, payload)
-        self.storage.append(None, [entry], entry.index)
+        self.storage.append(None, [entry], 0, entry.index)
         self.wal.write_queued()
         self.runner.apply(entry, None)
 

@@ -26,7 +26,7 @@ class FakeLog:
         self.reads = 0
         self.has_failed = False
 
-    def append(self, hard_state: HardState | None, entries: list[Entry], token: int) -> None:
+    def append(self, hard_state: HardState | None, entries: list[Entry], _commit_index: int, token: int) -> None:
         if self.has_failed:
             raise DiskFailed("fdatasync", "wal", 5)
         self.appended.append((hard_state, entries, token))

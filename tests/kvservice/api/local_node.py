@@ -18,6 +18,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from grpc_status import rpc_status  # type: ignore[import-untyped]
 
 from kvservice.api.server import ApiServer
+from kvservice.cluster.members import Addresses, Members, first_configuration
 from kvservice.commands.registry import TABLE
 from kvservice.config import Config
 from kvservice.config_values import HostPort
@@ -44,7 +45,7 @@ class MemoryLog:
         self.is_held = False
         self.durable: Callable[[int], None] = lambda _token: None
 
-    def append(self, _hard_state: HardState | None, _entries: list[Entry], token: int) -> None:
+    def append(self, _hard_state: HardState | None, _entries: list[Entry], _commit_index: int, token: int) -> None:
         """Report durable, at once or when released."""
         if self.is_held:
             self._held.append(token)
@@ -54,6 +55,17 @@ class MemoryLog:
     def entries(self, _from_index: int, _to_index: int) -> Iterator[Entry]:
         """Return nothing: there was no earlier run."""
         return iter(())
+
+    def restart(self, snapshot_index: int, snapshot_term: int) -> None:
+        """Refuse: a node alone receives no snapshot."""
+        raise NotImplementedError
+
+    def bytes_from(self, _index: int) -> int:
+        """Hold nothing."""
+        return 0
+
+    def purge(self, before_index: int) -> None:
+        """Hold nothing."""
 
     def release(self) -> None:
         """Report durable what was held."""
@@ -87,7 +99,9 @@ class LocalNode:
         self.service = Service(self.config, TABLE, self.machine, stats, loop.call_soon, loop.call_later)
         self.log = MemoryLog(loop)
         self.health = Readiness()
-        self.api = ApiServer(self.service, self.health, CLUSTER_ID)
+        members = Members(self.config.name, Addresses(""), CLUSTER_ID)
+        members.configuration_changed(first_configuration(self.config), 0)
+        self.api = ApiServer(self.service, self.health, members)
 
     async def start(self) -> None:
         """Elect this node and serve."""
