@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 from persistence.disk import Disk
 from persistence.errors import Damaged, DataDirIncompatible
+from persistence.frame_index import FrameIndex, FramePlace
 from persistence.record import CONTROL_KIND_MIN, KIND_CONTINUED, KIND_ENTRY, KIND_SEAL, WalRecord
 from persistence.recovery import chain_frames, check_link, checked_segments, is_unborn, open_segment, records_of
 from persistence.segment import (
@@ -54,13 +55,21 @@ class SegmentFinding(NamedTuple):
 
 
 def read_segments(
-    disk: Disk, segments: Sequence[SegmentFile], *, salt: bytes | None, end: int | None
+    disk: Disk,
+    segments: Sequence[SegmentFile],
+    *,
+    salt: bytes | None,
+    end: int | None,
+    start: FramePlace | None = None,
+    places: FrameIndex | None = None,
 ) -> Iterator[FrameRecords]:
     """Yield the records of consecutive segments, those first that the first of them carries over from before it.
 
-    end: where the last segment ends, in bytes, when this process writes it. Raises `Damaged`, `DiskFailed`.
+    end: where the last segment ends, in bytes, when this process writes it. start: a place in the first segment where
+    to begin. places: an index that learns where frames stand. Raises `Damaged`, `DiskFailed`.
     """
     previous_crc: int | None = None
+    last_index = 0
     for segment in segments:
         handle, header = open_segment(disk, segment, salt)
         try:
@@ -70,14 +79,27 @@ def read_segments(
                 check_link(segment, header, previous_crc)
             last = segment is segments[-1]
             previous_crc = header.crc
-            for frame in chain_frames(disk, segment, handle, header, last=last, end=end if last else None):
-                previous_crc = frame.crc
+            frames = chain_frames(disk, segment, handle, header, last=last, end=end if last else None, start=start)
+            start = None
+            for frame in frames:
                 records = records_of(segment.path, frame)
+                if places is not None:
+                    if places.wants(segment.sequence, frame.offset):
+                        places.note(FramePlace(segment.sequence, frame.offset, previous_crc, last_index))
+                    last_index = _last_index_in(records, last_index)
+                previous_crc = frame.crc
                 # The log's own records stand alone in their frames.
                 if records and records[0].kind < CONTROL_KIND_MIN:
                     yield segment.path, frame.offset, records
         finally:
             disk.close(handle)
+
+
+def _last_index_in(records: list[WalRecord], before: int) -> int:
+    for kind, index, _ in reversed(records):
+        if kind == KIND_ENTRY:
+            return index
+    return before
 
 
 def segments_from(segments: Sequence[SegmentFile], from_index: int) -> Sequence[SegmentFile]:

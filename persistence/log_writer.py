@@ -25,6 +25,7 @@ from typing import Literal, NamedTuple
 
 from persistence.disk import Disk, write_zeros
 from persistence.errors import Damaged
+from persistence.frame_index import STEP_BYTES, FrameIndex, FramePlace
 from persistence.record import (
     CONTROL_FRAME_BYTES,
     FRAME_ALIGNMENT,
@@ -134,7 +135,8 @@ class LogWriter:
     offset: where the next frame goes in the active segment, a multiple of 8; all before it is written.
     synced: up to where the active segment is durable, never more than offset.
     last_index: index of the newest entry. newest: the newest record of each kind that is not an entry.
-    segments, sizes: the files of the log and their lengths in bytes by sequence; `files_lock` guards both.
+    segments, sizes, places: the files of the log, their lengths in bytes by sequence, where a reader may start in them;
+    `files_lock` guards all three.
     """
 
     def __init__(self, directory: Path, disk: Disk, options: WalOptions, salt: bytes) -> None:
@@ -143,6 +145,7 @@ class LogWriter:
         self.stats = WalStats()
         self.segments: list[SegmentFile] = []
         self.sizes: dict[int, int] = {}
+        self.places = FrameIndex()
         self.files_lock = Lock()
         self.offset = 0
         self.synced = 0
@@ -153,6 +156,7 @@ class LogWriter:
         self._salt = salt
         self._always = options.fsync == "always"
         self._handle = -1
+        self._sequence = 0
         self._key = FrameKey(0, 0)
         self._crc = 0
         self._capacity = 0
@@ -275,6 +279,9 @@ class LogWriter:
         if self.offset + total + CONTROL_ROOM_BYTES > self._capacity:
             self._switch(total)
         offset = self.offset
+        if offset >= STEP_BYTES and self.places.wants(self._sequence, offset):
+            with self.files_lock:
+                self.places.note(FramePlace(self._sequence, offset, self._crc, self.last_index))
         crc = frame_crc(self._key, payload, self._crc, offset, self.synced)
         header = FRAME_HEADER.pack(self._key.marker, len(payload), self._crc, crc, self.synced)
         if self._always:
@@ -385,6 +392,7 @@ class LogWriter:
 
     def _activate(self, handle: int, sequence: int, capacity: int, offset: int, crc: int) -> None:
         self._handle = handle
+        self._sequence = sequence
         self._key = frame_key(self._salt, sequence)
         self._capacity = capacity
         self._crc = crc
@@ -408,6 +416,7 @@ class LogWriter:
             with self.files_lock:
                 self.segments.remove(segment)
                 del self.sizes[segment.sequence]
+                self.places.forget_before(segment.sequence + 1)
                 self._count_files()
             removed += 1
         if removed:

@@ -52,6 +52,7 @@ from typing import NamedTuple
 
 from persistence.disk import Disk, write_zeros
 from persistence.errors import Damaged
+from persistence.frame_index import FramePlace
 from persistence.record import CONTROL_KIND_MIN, KIND_CONTINUED, KIND_ENTRY, KIND_SEAL, Frame, WalRecord, decode_records
 from persistence.segment import (
     HEADER_BYTES,
@@ -140,13 +141,23 @@ def records_of(path: Path, frame: Frame) -> list[WalRecord]:
 
 
 def chain_frames(
-    disk: Disk, segment: SegmentFile, handle: int, header: SegmentHeader, *, last: bool, end: int | None = None
+    disk: Disk,
+    segment: SegmentFile,
+    handle: int,
+    header: SegmentHeader,
+    *,
+    last: bool,
+    end: int | None = None,
+    start: FramePlace | None = None,
 ) -> Iterator[Frame]:
     """Yield the frames of one segment, then raise `Damaged` when they do not end as they must (D, E, K).
 
-    end: where the frames end, in bytes, when this process wrote them; otherwise the file decides.
+    end: where the frames end, in bytes, when this process wrote them; otherwise the file decides. start: the place to
+    begin at, when that is not the first frame.
     """
     reader = FrameReader(disk, handle, header, end)
+    if start is not None:
+        reader.offset, reader.crc = start.offset, start.crc
     kind: int | None = None
     for frame in reader:
         kind = frame.payload[0] if frame.payload else None

@@ -136,15 +136,23 @@ class Wal:
         self._writer.mark()
 
     def records(self, from_index: int = 0) -> Iterator[WalRecord]:
-        """Yield what was written up to now, from the segment on that holds from_index: earlier records may come first.
+        """Yield what was written up to now, from somewhere before from_index on: earlier records come first.
 
-        First come the records that this segment carries over from earlier ones. Raises `Damaged`, `DiskFailed`.
+        First come the records that the segment there carries over from earlier ones. Raises `Damaged`, `DiskFailed`.
         """
         writer = self._writer
         with writer.files_lock:
-            segments = segments_from(list(writer.segments), from_index)
+            place = writer.places.place_for(from_index)
+            segments = [
+                segment
+                for segment in segments_from(writer.segments, from_index)
+                if place is None or segment.sequence >= place.sequence
+            ]
             end = writer.offset
-        frames = read_segments(self._disk, segments, salt=self._salt, end=end)
+        start = place if place is not None and place.sequence == segments[0].sequence else None
+        # The first reading of the log of earlier runs learns where its frames stand, before any is written.
+        places = writer.places if from_index == 0 and not writer.stats.frames else None
+        frames = read_segments(self._disk, segments, salt=self._salt, end=end, start=start, places=places)
         return (record for _, _, records in frames for record in records)
 
     @property
