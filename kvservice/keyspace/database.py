@@ -184,7 +184,8 @@ class Database:
                 values = self.values[slot]
             self.key_count += 1
             self.bytes_used += ((len(key) + 48) & -16) + cost_of(value)  # key_cost, spelled out
-            if len(values) >= CROWDED_MIN:
+            # Between the two bounds a slot has an index if it was fuller once.
+            if len(values) >= SPARSE_MAX and (len(values) >= CROWDED_MIN or slot in self.crowded):
                 self.crowd(slot, key)
         elif type(old) is not type(value) or (type(old) is not int and len(old) != len(value)):  # type: ignore[arg-type]
             self.bytes_used += cost_of(value) - cost_of(old)

@@ -75,6 +75,18 @@ def test_the_index_of_a_crowded_slot_follows_its_keys(ours: InProcess) -> None:
     check(ours.databases[5])
 
 
+def test_a_slot_that_is_crowded_no_more_but_not_sparse_keeps_its_index_whole(ours: InProcess) -> None:
+    for number in range(CROWDED_MIN + 1):
+        ours.run(b"SET", b"{tag}%d" % number, b"1")
+    for number in range(CROWDED_MIN // 2):
+        ours.run(b"DEL", b"{tag}%d" % number)
+    for number in range(100):
+        ours.run(b"SET", b"{tag}%d" % number, b"1")
+    assert ours.databases[0].crowded
+    check(ours.databases[0])
+    assert ours.run(b"DEL", b"{tag}7") == 1
+
+
 def test_a_loaded_slot_of_very_many_keys_is_crowded_too(ours: InProcess) -> None:
     for number in range(3 * CROWDED_MIN):
         ours.databases[0].set(b"{tag}%d" % number, 1)
