@@ -29,6 +29,8 @@ Reference: the Redis error prefixes that clients act upon; google.rpc.Code.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -39,6 +41,8 @@ class RedanError(Exception):
     grpc_status: ClassVar[str] = "UNKNOWN"
     reason: ClassVar[str] = "UNSPECIFIED"
     default_text: ClassVar[str] = ""
+    metadata: Mapping[str, str] = MappingProxyType({})
+    """What gRPC's ``ErrorInfo`` says beside reason and outcome, such as where the leader is."""
 
     def __init__(self, text: str = "") -> None:
         self.text = text or self.default_text

@@ -8,6 +8,7 @@ from __future__ import annotations
 from kvservice.admin import AdminPlane
 from kvservice.api.metrics import CallMetrics
 from kvservice.api.server import ApiServer
+from kvservice.cluster.members import Members
 from kvservice.health import NodeHealth
 from kvservice.loop_lag import LoopLag
 from kvservice.metrics import add_log_metrics, node_registry
@@ -18,11 +19,11 @@ from persistence.wal import WalStats
 class Planes:
     """gRPC and admin HTTP of one node."""
 
-    def __init__(self, service: Service, health: NodeHealth, cluster_id: str, lag: LoopLag) -> None:
+    def __init__(self, service: Service, health: NodeHealth, members: Members, lag: LoopLag) -> None:
         self._service = service
         self._registry = node_registry(service, lag)
         self._admin = AdminPlane(service.config.admin_addr, self._registry, health)
-        self._api = ApiServer(service, health, cluster_id)
+        self._api = ApiServer(service, health, members)
         self._registry.register(CallMetrics(self._api.gate))
 
     async def start(self) -> None:

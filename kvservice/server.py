@@ -23,6 +23,7 @@ from typing import Final
 import uvloop
 
 from kvservice import gc_policy, recovery
+from kvservice.cluster.members import Addresses, Members, first_configuration
 from kvservice.commands.registry import TABLE
 from kvservice.commands.table import Command
 from kvservice.config import Config
@@ -122,7 +123,9 @@ class Server:
         self.listener = Listener(self.service, loop)
         self.housekeeping = Housekeeping(self.service, self.listener, loop)
         self.lag = LoopLag()
-        self.planes = Planes(self.service, self, cluster_id, self.lag)
+        self.members = Members(config.name, Addresses(str(config.peer_addr)), cluster_id)
+        self.members.configuration_changed(first_configuration(config), 0)
+        self.planes = Planes(self.service, self, self.members, self.lag)
 
     async def _bind(self) -> None:
         address = self.config.resp_addr

@@ -44,6 +44,8 @@ class StartingSnapshots:
     """No snapshots yet."""
 
     in_progress = False
+    last_index = 0
+    last_bytes = 0
     current_seconds = -1.0
     last_ok = True
     last_seconds = -1.0

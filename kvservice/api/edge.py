@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from kvservice.api.calls import CallContext
 from kvservice.api.commands import check_database
 from kvservice.api.session import ApiSession
+from kvservice.cluster.members import Members
 from kvservice.commands.reply import Reply
 from kvservice.commands.table import Args
 from kvservice.errors import OutcomeUnknownError
@@ -32,10 +33,10 @@ class SessionEnded(OutcomeUnknownError):  # noqa: N818 - named as the rest of th
 class Edge:
     """The service as the gRPC servicers see it."""
 
-    def __init__(self, service: Service, cluster_id: str, loop: AbstractEventLoop) -> None:
+    def __init__(self, service: Service, members: Members, loop: AbstractEventLoop) -> None:
         self.service = service
         self.config = service.config
-        self._cluster_id = cluster_id
+        self._members = members
         self._loop = loop
         self._open: set[ApiSession] = set()
 
@@ -43,7 +44,7 @@ class Edge:
         """Return the header of a response that is made now."""
         service = self.service
         return kv_pb2.ResponseHeader(
-            cluster_id=self._cluster_id,
+            cluster_id=self._members.cluster_id,
             node=self.config.name,
             term=service.node.term,
             index=service.machine.index,

@@ -25,6 +25,7 @@ from kvservice.api.cluster import ClusterService
 from kvservice.api.edge import Edge
 from kvservice.api.health import HealthService, NodeHealth
 from kvservice.api.kv import KeyValueService
+from kvservice.cluster.members import Members
 from kvservice.config import Config
 from kvservice.config_values import HostPort
 from kvservice.logs import Event, Log
@@ -56,14 +57,15 @@ def options(config: Config) -> list[tuple[str, int]]:
 class ApiServer:
     """The server and its services."""
 
-    def __init__(self, service: Service, health: NodeHealth, cluster_id: str) -> None:
+    def __init__(self, service: Service, health: NodeHealth, members: Members) -> None:
         self.address: HostPort = service.config.grpc_addr
         """Where it listens; the port is the true one once it has started."""
         self.gate = Gate(service.config, _log_defect)
         """Counts of calls, by method."""
         self._service = service
+        self._node_health = health
         self._health = HealthService(health, lambda: service.node.is_leader)
-        self._cluster_id = cluster_id
+        self._members = members
         self._server: grpc.aio.Server | None = None
         self._edge: Edge | None = None
 
@@ -72,15 +74,15 @@ class ApiServer:
         config = self._service.config
         loop = asyncio.get_running_loop()
         server = grpc.aio.server(options=options(config), maximum_concurrent_rpcs=config.maxclients)
-        edge = self._edge = Edge(self._service, self._cluster_id, loop)
+        edge = self._edge = Edge(self._service, self._members, loop)
         key_value = KeyValueService(edge, self.gate, loop)
-        cluster = ClusterService(self._service, self._cluster_id)
+        cluster = ClusterService(self._service, self._node_health, self._members)
         names = [
             _register(server, kv_pb2.DESCRIPTOR.services_by_name["KVService"], _key_value_calls(self.gate, key_value)),
             _register(
                 server,
                 cluster_pb2.DESCRIPTOR.services_by_name["ClusterService"],
-                {"Status": lambda method: unary(self.gate, method, cluster.status)},
+                _cluster_calls(self.gate, cluster),
             ),
         ]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -129,6 +131,20 @@ def _key_value_calls(gate: Gate, service: KeyValueService) -> Mapping[str, Any]:
     handlers["ScanStream"] = lambda method: server_streaming(gate, method, service.scan_stream)
     handlers["Pipeline"] = lambda method: bidirectional(gate, method, service.pipeline)
     return handlers
+
+
+def _cluster_calls(gate: Gate, service: ClusterService) -> Mapping[str, Any]:
+    """Return what makes the handler of each method of ClusterService."""
+    calls = {
+        "Status": service.status,
+        "ListMembers": service.list_members,
+        "AddMember": service.add_member,
+        "PromoteMember": service.promote_member,
+        "RemoveMember": service.remove_member,
+        "TransferLeadership": service.transfer_leadership,
+        "TakeSnapshot": service.take_snapshot,
+    }
+    return {name: lambda method, call=call: unary(gate, method, call) for name, call in calls.items()}
 
 
 def _register(server: grpc.aio.Server, service: ServiceDescriptor, handlers: Mapping[str, Any]) -> str:

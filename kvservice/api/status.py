@@ -1,7 +1,8 @@
 """Errors as gRPC sees them: the status of a call with its details, and what a caller may conclude.
 
-Details: google.rpc.ErrorInfo {reason, domain "redan", metadata outcome and prefix}; google.rpc.BadRequest with the
-fields that are wrong; google.rpc.RetryInfo where trying again on the same node soon is what helps.
+Details: google.rpc.ErrorInfo {reason, domain "redan", metadata outcome, prefix, and what the error adds};
+google.rpc.BadRequest with the fields that are wrong; google.rpc.RetryInfo where trying again on the same node soon is
+what helps.
 
 Guarantees: each class of kvservice.errors has a status, through its own attributes; no text of an error can break a
 call, whatever bytes of a client it repeats.
@@ -62,7 +63,7 @@ def status_of(error: RedanError) -> status_pb2.Status:
     """Return the status of a call that ends with an error."""
     outcome = kv_pb2.Outcome.Name(outcome_of(error)).removeprefix("OUTCOME_").lower()
     status = status_pb2.Status(code=code_of(error).value[0], message=text_of(error))
-    metadata = {"outcome": outcome, "prefix": error.resp_prefix}
+    metadata = {"outcome": outcome, "prefix": error.resp_prefix, **error.metadata}
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
     if isinstance(error, InvalidField):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.description)

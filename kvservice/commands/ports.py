@@ -105,6 +105,14 @@ class SnapshotsPort(Protocol):
         """Age of the one being written; -1 without one."""
 
     @property
+    def last_index(self) -> int:
+        """Index of the last entry that the newest one holds; 0 before any."""
+
+    @property
+    def last_bytes(self) -> int:
+        """Size of the newest one that was written since the start; 0 before any."""
+
+    @property
     def last_saved_s(self) -> int:
         """When the newest one was finished, in seconds since the epoch; the node's start if none ever was."""
 

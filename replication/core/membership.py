@@ -41,16 +41,19 @@ class ChangeKind(IntEnum):
     """A voter becomes a learner."""
     REMOVE = 4
     """A voter or learner leaves the group."""
+    CHANGE_ADDRESS = 5
+    """A voter or learner is reached elsewhere."""
 
 
 ADD_LEARNER = ChangeKind.ADD_LEARNER
 PROMOTE = ChangeKind.PROMOTE
 DEMOTE = ChangeKind.DEMOTE
 REMOVE = ChangeKind.REMOVE
+CHANGE_ADDRESS = ChangeKind.CHANGE_ADDRESS
 
 
 class Change(NamedTuple):
-    """One step; ``address`` is the ``host:port`` for peers, needed with ADD_LEARNER only."""
+    """One step; ``address`` is the ``host:port`` for peers, needed with ADD_LEARNER and CHANGE_ADDRESS only."""
 
     kind: ChangeKind
     name: str
@@ -190,6 +193,8 @@ class _Draft:
                 self._promote(name)
             elif kind is DEMOTE:
                 self._demote(name)
+            elif kind is CHANGE_ADDRESS:
+                self._change_address(name, address)
             else:
                 self._remove(name)
 
@@ -235,6 +240,11 @@ class _Draft:
             raise ChangeRefused(Refusal.NOT_A_VOTER if self._is_member(name) else Refusal.UNKNOWN_MEMBER, name)
         self._drop_voter(name)
         self._become_learner(name)
+
+    def _change_address(self, name: str, address: str) -> None:
+        if not self._is_member(name):
+            raise ChangeRefused(Refusal.UNKNOWN_MEMBER, name)
+        self.addresses[name] = address
 
     def _remove(self, name: str) -> None:
         if name in self.voters:

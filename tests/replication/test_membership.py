@@ -10,6 +10,7 @@ import pytest
 
 from replication.core.membership import (
     ADD_LEARNER,
+    CHANGE_ADDRESS,
     DEMOTE,
     MEMBERS_MAX,
     PROMOTE,
@@ -69,7 +70,7 @@ def test_single_steps_and_a_joint_change_end_in_the_same_configuration() -> None
 def test_a_list_that_one_path_refuses_is_refused_by_the_other_for_the_same_reason() -> None:
     chance = random.Random(5)
     refusals = set()
-    for _ in range(1_000):
+    for _ in range(3_000):
         changes = [
             Change(chance.choice(list(ChangeKind)), f"n{chance.randint(1, 5)}") for _ in range(chance.randint(1, 4))
         ]
@@ -188,8 +189,14 @@ EXPECTED_REFUSALS: list[tuple[Refusal, Callable[[], object]]] = [
     (Refusal.ALREADY_JOINT, lambda: simple(JOINT, [Change(REMOVE, "n2")])),
     (Refusal.ALREADY_JOINT, lambda: enter_joint(JOINT, [Change(REMOVE, "n2")])),
     (Refusal.NOT_JOINT, lambda: leave_joint(THREE)),
+    (Refusal.UNKNOWN_MEMBER, lambda: simple(THREE, [Change(CHANGE_ADDRESS, "n9", "h9:1")])),
     (Refusal.NO_MEMBERS, lambda: simple(Configuration(()), [Change(ADD_LEARNER, "n1")])),
 ]
+
+
+def test_a_change_of_address_changes_nothing_else() -> None:
+    moved = simple(WITH_LEARNER, [Change(CHANGE_ADDRESS, "n2", "new:1"), Change(CHANGE_ADDRESS, "n4", "new:2")])
+    assert moved == WITH_LEARNER._replace(addresses={**WITH_LEARNER.addresses, "n2": "new:1", "n4": "new:2"})
 
 
 @pytest.mark.parametrize(("reason", "change"), EXPECTED_REFUSALS)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eredan/cluster/v1/cluster.proto\x12\x10redan.cluster.v1\x1a\x1egoogle/protobuf/duration.proto\"\x0f\n\rStatusRequest\"\x9e\x02\n\x0eStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12)\n\x06uptime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12$\n\x04role\x18\x05 \x01(\x0e\x32\x16.redan.cluster.v1.Role\x12\x0c\n\x04term\x18\x06 \x01(\x04\x12\x0e\n\x06leader\x18\x07 \x01(\t\x12\x12\n\nlast_index\x18\x08 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\t \x01(\x04\x12\x15\n\rapplied_index\x18\n \x01(\x04\x12)\n\x07members\x18\x0b \x03(\x0b\x32\x18.redan.cluster.v1.Member\";\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05voter\x18\x02 \x01(\x08\x12\x14\n\x0cpeer_address\x18\x03 \x01(\t*f\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_LEADER\x10\x01\x12\x11\n\rROLE_FOLLOWER\x10\x02\x12\x12\n\x0eROLE_CANDIDATE\x10\x03\x12\x10\n\x0cROLE_LEARNER\x10\x04\x32]\n\x0e\x43lusterService\x12K\n\x06Status\x12\x1f.redan.cluster.v1.StatusRequest\x1a .redan.cluster.v1.StatusResponseB\xb8\x01\n\x13io.redan.cluster.v1B\x0c\x43lusterProtoP\x01Z:github.com/redan-kv/redan/proto/redan/cluster/v1;clusterv1\xaa\x02\x10Redan.Cluster.V1\xca\x02\x10Redan\\Cluster\\V1\xe2\x02\x19Redan\\Cluster\\V1\\Metadata\xea\x02\x12Redan::Cluster::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eredan/cluster/v1/cluster.proto\x12\x10redan.cluster.v1\x1a\x1egoogle/protobuf/duration.proto\"\x0f\n\rStatusRequest\"\x98\x03\n\x0eStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12)\n\x06uptime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12$\n\x04role\x18\x05 \x01(\x0e\x32\x16.redan.cluster.v1.Role\x12\x0c\n\x04term\x18\x06 \x01(\x04\x12\x0e\n\x06leader\x18\x07 \x01(\t\x12\x12\n\nlast_index\x18\x08 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\t \x01(\x04\x12\x15\n\rapplied_index\x18\n \x01(\x04\x12)\n\x07members\x18\x0b \x03(\x0b\x32\x18.redan.cluster.v1.Member\x12%\n\x05peers\x18\x0c \x03(\x0b\x32\x16.redan.cluster.v1.Peer\x12\x11\n\tnot_ready\x18\r \x03(\t\x12\x13\n\x0bquarantined\x18\x0e \x01(\x08\x12\x16\n\x0esnapshot_index\x18\x0f \x01(\x04\x12\x11\n\tlog_bytes\x18\x10 \x01(\x04\"w\n\x06Member\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05voter\x18\x02 \x01(\x08\x12\x14\n\x0cpeer_address\x18\x03 \x01(\t\x12\x14\n\x0cresp_address\x18\x04 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x05 \x01(\t\x12\x0e\n\x06leader\x18\x06 \x01(\x08\"\xbf\x01\n\x04Peer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\x12\x13\n\x0blag_entries\x18\x03 \x01(\x04\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.redan.cluster.v1.PeerState\x12\x0e\n\x06\x61\x63tive\x18\x05 \x01(\x08\x12-\n\x06\x64igest\x18\x06 \x01(\x0e\x32\x1d.redan.cluster.v1.DigestState\x12\x14\n\x0c\x64igest_index\x18\x07 \x01(\x04\"\x14\n\x12ListMembersRequest\"]\n\x13ListMembersResponse\x12)\n\x07members\x18\x01 \x03(\x0b\x32\x18.redan.cluster.v1.Member\x12\x1b\n\x13\x63onfiguration_index\x18\x02 \x01(\x04\"6\n\x10\x41\x64\x64MemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cpeer_address\x18\x02 \x01(\t\">\n\x11\x41\x64\x64MemberResponse\x12)\n\x07members\x18\x01 \x03(\x0b\x32\x18.redan.cluster.v1.Member\"Y\n\x14PromoteMemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x10\x63\x61tch_up_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"B\n\x15PromoteMemberResponse\x12)\n\x07members\x18\x01 \x03(\x0b\x32\x18.redan.cluster.v1.Member\"2\n\x13RemoveMemberRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"A\n\x14RemoveMemberResponse\x12)\n\x07members\x18\x01 \x03(\x0b\x32\x18.redan.cluster.v1.Member\")\n\x19TransferLeadershipRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x1aTransferLeadershipResponse\x12\x0e\n\x06leader\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x04\"\x15\n\x13TakeSnapshotRequest\"9\n\x14TakeSnapshotResponse\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04*f\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_LEADER\x10\x01\x12\x11\n\rROLE_FOLLOWER\x10\x02\x12\x12\n\x0eROLE_CANDIDATE\x10\x03\x12\x10\n\x0cROLE_LEARNER\x10\x04*p\n\tPeerState\x12\x1a\n\x16PEER_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10PEER_STATE_PROBE\x10\x01\x12\x18\n\x14PEER_STATE_REPLICATE\x10\x02\x12\x17\n\x13PEER_STATE_SNAPSHOT\x10\x03*^\n\x0b\x44igestState\x12\x1c\n\x18\x44IGEST_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44IGEST_STATE_EQUAL\x10\x01\x12\x19\n\x15\x44IGEST_STATE_DIVERGED\x10\x02\x32\xa0\x05\n\x0e\x43lusterService\x12K\n\x06Status\x12\x1f.redan.cluster.v1.StatusRequest\x1a .redan.cluster.v1.StatusResponse\x12Z\n\x0bListMembers\x12$.redan.cluster.v1.ListMembersRequest\x1a%.redan.cluster.v1.ListMembersResponse\x12T\n\tAddMember\x12\".redan.cluster.v1.AddMemberRequest\x1a#.redan.cluster.v1.AddMemberResponse\x12`\n\rPromoteMember\x12&.redan.cluster.v1.PromoteMemberRequest\x1a\'.redan.cluster.v1.PromoteMemberResponse\x12]\n\x0cRemoveMember\x12%.redan.cluster.v1.RemoveMemberRequest\x1a&.redan.cluster.v1.RemoveMemberResponse\x12o\n\x12TransferLeadership\x12+.redan.cluster.v1.TransferLeadershipRequest\x1a,.redan.cluster.v1.TransferLeadershipResponse\x12]\n\x0cTakeSnapshot\x12%.redan.cluster.v1.TakeSnapshotRequest\x1a&.redan.cluster.v1.TakeSnapshotResponseB\xb8\x01\n\x13io.redan.cluster.v1B\x0c\x43lusterProtoP\x01Z:github.com/redan-kv/redan/proto/redan/cluster/v1;clusterv1\xaa\x02\x10Redan.Cluster.V1\xca\x02\x10Redan\\Cluster\\V1\xe2\x02\x19Redan\\Cluster\\V1\\Metadata\xea\x02\x12Redan::Cluster::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,14 +33,44 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'redan.cluster.v1.cluster_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\023io.redan.cluster.v1B\014ClusterProtoP\001Z:github.com/redan-kv/redan/proto/redan/cluster/v1;clusterv1\252\002\020Redan.Cluster.V1\312\002\020Redan\\Cluster\\V1\342\002\031Redan\\Cluster\\V1\\Metadata\352\002\022Redan::Cluster::V1'
-  _globals['_ROLE']._serialized_start=451
-  _globals['_ROLE']._serialized_end=553
+  _globals['_ROLE']._serialized_start=1527
+  _globals['_ROLE']._serialized_end=1629
+  _globals['_PEERSTATE']._serialized_start=1631
+  _globals['_PEERSTATE']._serialized_end=1743
+  _globals['_DIGESTSTATE']._serialized_start=1745
+  _globals['_DIGESTSTATE']._serialized_end=1839
   _globals['_STATUSREQUEST']._serialized_start=84
   _globals['_STATUSREQUEST']._serialized_end=99
   _globals['_STATUSRESPONSE']._serialized_start=102
-  _globals['_STATUSRESPONSE']._serialized_end=388
-  _globals['_MEMBER']._serialized_start=390
-  _globals['_MEMBER']._serialized_end=449
-  _globals['_CLUSTERSERVICE']._serialized_start=555
-  _globals['_CLUSTERSERVICE']._serialized_end=648
+  _globals['_STATUSRESPONSE']._serialized_end=510
+  _globals['_MEMBER']._serialized_start=512
+  _globals['_MEMBER']._serialized_end=631
+  _globals['_PEER']._serialized_start=634
+  _globals['_PEER']._serialized_end=825
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=827
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=847
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=849
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=942
+  _globals['_ADDMEMBERREQUEST']._serialized_start=944
+  _globals['_ADDMEMBERREQUEST']._serialized_end=998
+  _globals['_ADDMEMBERRESPONSE']._serialized_start=1000
+  _globals['_ADDMEMBERRESPONSE']._serialized_end=1062
+  _globals['_PROMOTEMEMBERREQUEST']._serialized_start=1064
+  _globals['_PROMOTEMEMBERREQUEST']._serialized_end=1153
+  _globals['_PROMOTEMEMBERRESPONSE']._serialized_start=1155
+  _globals['_PROMOTEMEMBERRESPONSE']._serialized_end=1221
+  _globals['_REMOVEMEMBERREQUEST']._serialized_start=1223
+  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1273
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=1275
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=1340
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_start=1342
+  _globals['_TRANSFERLEADERSHIPREQUEST']._serialized_end=1383
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_start=1385
+  _globals['_TRANSFERLEADERSHIPRESPONSE']._serialized_end=1443
+  _globals['_TAKESNAPSHOTREQUEST']._serialized_start=1445
+  _globals['_TAKESNAPSHOTREQUEST']._serialized_end=1466
+  _globals['_TAKESNAPSHOTRESPONSE']._serialized_start=1468
+  _globals['_TAKESNAPSHOTRESPONSE']._serialized_end=1525
+  _globals['_CLUSTERSERVICE']._serialized_start=1842
+  _globals['_CLUSTERSERVICE']._serialized_end=2514
 # @@protoc_insertion_point(module_scope)

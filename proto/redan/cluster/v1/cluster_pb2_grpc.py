@@ -26,7 +26,12 @@ if _version_not_supported:
 
 
 class ClusterServiceStub:
-    """Tells about the cluster as one node sees it.
+    """Tells about the cluster as one node sees it, and changes who belongs to it.
+
+    Status, ListMembers and TakeSnapshot are answered by any node about itself. The other calls are the leader's: any other
+    node refuses them with FAILED_PRECONDITION and reason NOT_LEADER, and the metadata of its ErrorInfo name the leader
+    (`leader`) and where to ask it (`leader_grpc_address`), as far as they are known. A call that ends with UNAVAILABLE
+    was not carried out; ABORTED says that its outcome is unknown: look at ListMembers before you repeat it.
     """
 
     def __init__(self, channel):
@@ -40,15 +45,95 @@ class ClusterServiceStub:
                 request_serializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.StatusRequest.SerializeToString,
                 response_deserializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.StatusResponse.FromString,
                 _registered_method=True)
+        self.ListMembers = channel.unary_unary(
+                '/redan.cluster.v1.ClusterService/ListMembers',
+                request_serializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.ListMembersRequest.SerializeToString,
+                response_deserializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.ListMembersResponse.FromString,
+                _registered_method=True)
+        self.AddMember = channel.unary_unary(
+                '/redan.cluster.v1.ClusterService/AddMember',
+                request_serializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.AddMemberRequest.SerializeToString,
+                response_deserializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.AddMemberResponse.FromString,
+                _registered_method=True)
+        self.PromoteMember = channel.unary_unary(
+                '/redan.cluster.v1.ClusterService/PromoteMember',
+                request_serializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.PromoteMemberRequest.SerializeToString,
+                response_deserializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.PromoteMemberResponse.FromString,
+                _registered_method=True)
+        self.RemoveMember = channel.unary_unary(
+                '/redan.cluster.v1.ClusterService/RemoveMember',
+                request_serializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.RemoveMemberRequest.SerializeToString,
+                response_deserializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.RemoveMemberResponse.FromString,
+                _registered_method=True)
+        self.TransferLeadership = channel.unary_unary(
+                '/redan.cluster.v1.ClusterService/TransferLeadership',
+                request_serializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.TransferLeadershipRequest.SerializeToString,
+                response_deserializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.TransferLeadershipResponse.FromString,
+                _registered_method=True)
+        self.TakeSnapshot = channel.unary_unary(
+                '/redan.cluster.v1.ClusterService/TakeSnapshot',
+                request_serializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.TakeSnapshotRequest.SerializeToString,
+                response_deserializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.TakeSnapshotResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer:
-    """Tells about the cluster as one node sees it.
+    """Tells about the cluster as one node sees it, and changes who belongs to it.
+
+    Status, ListMembers and TakeSnapshot are answered by any node about itself. The other calls are the leader's: any other
+    node refuses them with FAILED_PRECONDITION and reason NOT_LEADER, and the metadata of its ErrorInfo name the leader
+    (`leader`) and where to ask it (`leader_grpc_address`), as far as they are known. A call that ends with UNAVAILABLE
+    was not carried out; ABORTED says that its outcome is unknown: look at ListMembers before you repeat it.
     """
 
     def Status(self, request, context):
-        """Describes the node that answers, and the members that it knows. Never waits for the log: it also answers while
-        there is no leader.
+        """Describes the node that answers, the members that it knows, and, on the leader, how far each peer is. Never waits
+        for the log: it also answers while there is no leader.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMembers(self, request, context):
+        """Lists the members of the last configuration that this node has applied.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddMember(self, request, context):
+        """Adds a node as a learner: it gets the log and has no vote. Answered when the change is committed. Adding a member
+        that is there already, with the same address, changes nothing; with another address, it changes the address.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteMember(self, request, context):
+        """Gives a learner a vote, once it has caught up. Answered when the change is committed; refused with
+        FAILED_PRECONDITION if it has not caught up in time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveMember(self, request, context):
+        """Removes a member. Answered when the change is committed. Refused if the rest could not form a majority of nodes that
+        answer, unless forced. A leader may be asked to remove itself: it hands over first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferLeadership(self, request, context):
+        """Makes another voter the leader. Answered when it leads.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeSnapshot(self, request, context):
+        """Writes a snapshot on the node that is asked. Answered when it is on disk.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,6 +147,36 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     request_deserializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.StatusRequest.FromString,
                     response_serializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.StatusResponse.SerializeToString,
             ),
+            'ListMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMembers,
+                    request_deserializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.ListMembersRequest.FromString,
+                    response_serializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'AddMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddMember,
+                    request_deserializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.AddMemberRequest.FromString,
+                    response_serializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.AddMemberResponse.SerializeToString,
+            ),
+            'PromoteMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteMember,
+                    request_deserializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.PromoteMemberRequest.FromString,
+                    response_serializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.PromoteMemberResponse.SerializeToString,
+            ),
+            'RemoveMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveMember,
+                    request_deserializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.RemoveMemberRequest.FromString,
+                    response_serializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.RemoveMemberResponse.SerializeToString,
+            ),
+            'TransferLeadership': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferLeadership,
+                    request_deserializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.TransferLeadershipRequest.FromString,
+                    response_serializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.TransferLeadershipResponse.SerializeToString,
+            ),
+            'TakeSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeSnapshot,
+                    request_deserializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.TakeSnapshotRequest.FromString,
+                    response_serializer=redan_dot_cluster_dot_v1_dot_cluster__pb2.TakeSnapshotResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'redan.cluster.v1.ClusterService', rpc_method_handlers)
@@ -71,7 +186,12 @@ def add_ClusterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ClusterService:
-    """Tells about the cluster as one node sees it.
+    """Tells about the cluster as one node sees it, and changes who belongs to it.
+
+    Status, ListMembers and TakeSnapshot are answered by any node about itself. The other calls are the leader's: any other
+    node refuses them with FAILED_PRECONDITION and reason NOT_LEADER, and the metadata of its ErrorInfo name the leader
+    (`leader`) and where to ask it (`leader_grpc_address`), as far as they are known. A call that ends with UNAVAILABLE
+    was not carried out; ABORTED says that its outcome is unknown: look at ListMembers before you repeat it.
     """
 
     @staticmethod
@@ -91,6 +211,168 @@ class ClusterService:
             '/redan.cluster.v1.ClusterService/Status',
             redan_dot_cluster_dot_v1_dot_cluster__pb2.StatusRequest.SerializeToString,
             redan_dot_cluster_dot_v1_dot_cluster__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redan.cluster.v1.ClusterService/ListMembers',
+            redan_dot_cluster_dot_v1_dot_cluster__pb2.ListMembersRequest.SerializeToString,
+            redan_dot_cluster_dot_v1_dot_cluster__pb2.ListMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redan.cluster.v1.ClusterService/AddMember',
+            redan_dot_cluster_dot_v1_dot_cluster__pb2.AddMemberRequest.SerializeToString,
+            redan_dot_cluster_dot_v1_dot_cluster__pb2.AddMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redan.cluster.v1.ClusterService/PromoteMember',
+            redan_dot_cluster_dot_v1_dot_cluster__pb2.PromoteMemberRequest.SerializeToString,
+            redan_dot_cluster_dot_v1_dot_cluster__pb2.PromoteMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redan.cluster.v1.ClusterService/RemoveMember',
+            redan_dot_cluster_dot_v1_dot_cluster__pb2.RemoveMemberRequest.SerializeToString,
+            redan_dot_cluster_dot_v1_dot_cluster__pb2.RemoveMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferLeadership(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redan.cluster.v1.ClusterService/TransferLeadership',
+            redan_dot_cluster_dot_v1_dot_cluster__pb2.TransferLeadershipRequest.SerializeToString,
+            redan_dot_cluster_dot_v1_dot_cluster__pb2.TransferLeadershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redan.cluster.v1.ClusterService/TakeSnapshot',
+            redan_dot_cluster_dot_v1_dot_cluster__pb2.TakeSnapshotRequest.SerializeToString,
+            redan_dot_cluster_dot_v1_dot_cluster__pb2.TakeSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,1 @@
+"""Cluster life: how a node comes into a cluster, who belongs to it, and administration."""
