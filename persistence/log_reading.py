@@ -10,18 +10,21 @@ what it is still reading.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from persistence.disk import Disk
-from persistence.errors import Damaged, DataDirIncompatible
+from persistence.errors import Damaged, DataDirIncompatible, DiskFailed
 from persistence.frame_index import FrameIndex, FramePlace
-from persistence.record import CONTROL_KIND_MIN, KIND_CONTINUED, KIND_ENTRY, KIND_SEAL, WalRecord
+from persistence.record import CONTROL_KIND_MIN, KIND_CONTINUED, KIND_ENTRY, KIND_SEAL, WalRecord, decode_records
 from persistence.recovery import chain_frames, check_link, checked_segments, is_unborn, open_segment, records_of
 from persistence.segment import (
     HEADER_BYTES,
     FrameReader,
     SegmentFile,
+    SegmentHeader,
+    find_frames,
     last_nonzero,
     list_segments,
     prepared_path,
@@ -256,3 +259,46 @@ class _Examination:
             self._last_index,
             self.damage,
         )
+
+
+def surviving_records(directory: Path, disk: Disk) -> Iterator[WalRecord]:
+    """Yield the records of every frame that is whole, in the order of the segments, whatever is between them.
+
+    For a log that is damaged, to learn what it said; it is no log any more. A file that cannot be read gives nothing
+    from that place on. Raises `DiskFailed` when the directory cannot be listed.
+    """
+    segments, prepared = list_segments(directory, disk)
+    files = [*segments, *(SegmentFile(path, int(path.stem, 16), 0) for path in prepared)]
+    salt = next((header.salt for file in files if (header := _header_if_whole(disk, file)) is not None), None)
+    for file in files:
+        with suppress(DiskFailed):
+            yield from _surviving_in(disk, file, salt)
+
+
+def _header_if_whole(disk: Disk, file: SegmentFile) -> SegmentHeader | None:
+    with suppress(DiskFailed, Damaged, DataDirIncompatible):
+        handle = disk.open(file.path, "read")
+        try:
+            return read_header(disk, handle, file.path)
+        finally:
+            disk.close(handle)
+    return None
+
+
+def _surviving_in(disk: Disk, file: SegmentFile, salt: bytes | None) -> Iterator[WalRecord]:
+    header = _header_if_whole(disk, file)
+    if header is None:
+        if salt is None:
+            return
+        # Frames name their segment and log in their checksum, so they can be known without the header.
+        header = SegmentHeader(salt, file.sequence, 0, 0, 0, (), 0, HEADER_BYTES)
+    yield from header.carried
+    handle = disk.open(file.path, "read")
+    try:
+        for frame in find_frames(disk, handle, header, HEADER_BYTES):
+            with suppress(ValueError):
+                for record in decode_records(frame.payload):
+                    if record.kind < CONTROL_KIND_MIN:
+                        yield record
+    finally:
+        disk.close(handle)

@@ -62,7 +62,8 @@ class LogEnd(NamedTuple):
     commit_index: int = 0
     """What is known to be committed: at least the snapshot."""
     term_runs: tuple[tuple[int, int], ...] = ()
-    """(first index, term) of each run of entries of one term, in order; the first is the snapshot itself."""
+    """(first index, term) of each run of entries of one term, in order, from the oldest entry that is there on; where
+    the log begins behind the snapshot, the snapshot itself is the first."""
     configurations: tuple[Entry, ...] = ()
     """The membership changes behind the snapshot, committed or not."""
 
@@ -324,15 +325,15 @@ class _Scan:
     def end(self) -> LogEnd:
         """Return what the log holds behind the snapshot."""
         snapshot_index, snapshot_term = self._snapshot
-        runs = TermRuns()
-        runs.runs = [(snapshot_index, snapshot_term)]
-        last_index = snapshot_index
-        if self._last_index > snapshot_index and self._continues_snapshot():
-            last_index = self._last_index
-            for index, term in self._terms.runs:
-                if index > snapshot_index:
-                    runs.note(index, term)
-        else:
+        runs, last_index = self._terms, self._last_index
+        term_there = runs.term_of(snapshot_index)
+        if term_there is None and runs.runs and runs.runs[0][1] >= snapshot_term:
+            # Purged up to the snapshot, so its term is not told; but terms never step back.
+            later = runs.runs[1:] if runs.runs[0][1] == snapshot_term else runs.runs
+            runs.runs = [(snapshot_index, snapshot_term), *later]
+        elif term_there != snapshot_term or last_index < snapshot_index:
+            runs.runs = [(snapshot_index, snapshot_term)]
+            last_index = snapshot_index
             self._configurations.clear()
         if self._committed > last_index:
             reason = f"entries up to {self._committed} were committed, but the log ends at {last_index}"
@@ -349,11 +350,3 @@ class _Scan:
             tuple(runs.runs),
             tuple(self._configurations),
         )
-
-    def _continues_snapshot(self) -> bool:
-        snapshot_index, snapshot_term = self._snapshot
-        term_there = self._terms.term_of(snapshot_index)
-        if term_there is None:
-            # A log that was purged up to the snapshot does not tell its term, and terms never step back.
-            return self._terms.runs[0][1] >= snapshot_term
-        return term_there == snapshot_term

@@ -285,7 +285,16 @@ def test_entries_of_before_a_received_snapshot_are_void_though_their_index_is_be
 def test_a_crash_before_the_restart_was_written_voids_a_log_of_another_term(snapshot_term: int, kept: int) -> None:
     storage = opened(written([entry(index, term=3) for index in range(1, 101)]))
     assert storage.recover(80, snapshot_term).last_index == kept
-    assert storage.recover(80, snapshot_term).term_runs == ((80, snapshot_term),)
+    assert storage.recover(80, snapshot_term).last_term == snapshot_term
+
+
+def test_the_terms_of_entries_before_the_snapshot_are_told_while_the_log_has_them() -> None:
+    log = [entry(index, term=index // 10) for index in range(10, 100)]
+    disk = records([encode_entry(found) for found in log])
+    assert opened(disk).recover(40, 4).term_runs == tuple((index, index // 10) for index in range(10, 100, 10))
+    assert opened(disk).recover(9, 1).term_runs[:2] == ((9, 1), (20, 2))
+    assert opened(disk).recover(9, 0).term_runs[:3] == ((9, 0), (10, 1), (20, 2))
+    assert opened(disk).recover(9, 2) == LogEnd(9, 2, HardState(2, ""), 1099, 9, ((9, 2),))
 
 
 def test_a_restart_outlives_the_segment_that_it_was_written_in() -> None:
