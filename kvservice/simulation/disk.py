@@ -148,9 +148,9 @@ class SimulatedDisk:
         self._names = dict(self._durable_names)
         for path in sorted(self._names):
             self._names[path].cut(keep)
-        self.process_ends()
+        self.close_all()
 
-    def process_ends(self) -> None:
+    def close_all(self) -> None:
         """Close all handles, as the end of a process does; nothing is lost, nothing becomes durable."""
         self._handles.clear()
         self._is_off = False

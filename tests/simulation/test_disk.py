@@ -73,7 +73,7 @@ def test_a_durable_write_makes_only_its_own_sectors_durable() -> None:
 def test_the_end_of_a_process_loses_nothing_and_closes_its_files() -> None:
     disk, handle = disk_with_a_file(b"a")
     disk.pwritev(handle, [b"b"], 0)
-    disk.process_ends()
+    disk.close_all()
     assert disk.content(FILE) == b"b"
     with pytest.raises(KeyError):
         disk.pread(handle, 1, 0)

@@ -1,0 +1,185 @@
+"""What must hold in a cluster at every moment, whatever fails: checked while a run goes on.
+
+Rules, by the Raft paper's names where it has one:
+
+    election safety        one leader a term
+    one vote               a voter gives its vote to one candidate a term, also across restarts
+    state machine safety   what one node applied at an index, every node applies there, and never something else
+    order of applying      each node applies every index once, in order
+    durable acknowledgment no follower reports more than its disk has
+    quorum                 what a leader applies is durable on a majority (of both sets while joint)
+    equal states           at the same index all machines are in the same state
+
+Guarantees: a rule that is broken raises `RuleBroken` at the event that broke it.
+Leaves to the caller: telling it what happens; histories (`kvservice.simulation.ledger`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from kvservice.keyspace.database import NO_VALUES, Database
+from kvservice.keyspace.kinds import kind_of
+
+if TYPE_CHECKING:
+    from replication.core.membership import Configuration
+    from replication.core.messages import Entry
+
+REMEMBERED: Final = 20_000
+"""Indexes whose entry and digest are kept: a node that is further behind gets a snapshot."""
+PLAIN: Final = frozenset({bytes, int})
+
+
+class RuleBroken(Exception):  # noqa: N818 - says what is the case
+    """The cluster did what it must never do."""
+
+    def __init__(self, rule: str, text: str) -> None:
+        self.rule = rule
+        super().__init__(f"{rule}: {text}")
+
+
+class DurableLog:
+    """What one disk is known to hold durably of the log: the term of each index. Survives its processes.
+
+    base: all up to here is in a snapshot. is_doubtful: the disk was damaged since, so nothing is concluded from it.
+    """
+
+    __slots__ = ("base", "is_doubtful", "last", "terms")
+
+    def __init__(self) -> None:
+        self.terms: dict[int, int] = {}
+        self.base = 0
+        self.last = 0
+        self.is_doubtful = False
+
+    def append(self, entries: Iterable[Entry]) -> None:
+        """Note entries that became durable; one that is not after the last replaces the tail."""
+        terms = self.terms
+        for entry in entries:
+            index = entry.index
+            if index <= self.last:
+                for gone in range(index, self.last + 1):
+                    terms.pop(gone, None)
+            terms[index] = entry.term
+            self.last = index
+
+    def restart(self, index: int) -> None:
+        """Note that the log goes on behind a snapshot."""
+        self.terms.clear()
+        self.base = self.last = index
+
+    def forget(self, before_index: int) -> None:
+        """Drop what no rule will ask for any more."""
+        if before_index > self.base + REMEMBERED:
+            for index in range(self.base, before_index):
+                self.terms.pop(index, None)
+            self.base = before_index - 1
+
+    def holds(self, index: int, term: int) -> bool:
+        """Tell whether the entry is durable here, as far as is known."""
+        return index <= self.base or self.terms.get(index) == term
+
+
+class Rules:
+    """The rules of one run."""
+
+    def __init__(self) -> None:
+        self.disks: dict[str, DurableLog] = {}
+        self.leaders: dict[int, str] = {}
+        self.applied_max = 0
+        self.entries_applied = 0
+        self.states_compared = 0
+        self._votes: dict[tuple[str, int], str] = {}
+        self._entries: dict[int, Entry] = {}
+        self._digests: dict[int, tuple[str, int]] = {}
+        self._applied: dict[str, int] = {}
+
+    def started(self, name: str, applied: int) -> None:
+        """Note that a process begins with a state at an index, or has restored one."""
+        self._applied[name] = applied
+
+    def leads(self, name: str, term: int) -> None:
+        """Note that a node considers itself the leader of a term."""
+        leader = self.leaders.setdefault(term, name)
+        if leader != name:
+            raise RuleBroken("election safety", f"{name} leads term {term}, and so does {leader}")
+
+    def votes(self, voter: str, candidate: str, term: int) -> None:
+        """Note a vote that leaves a node."""
+        earlier = self._votes.setdefault((voter, term), candidate)
+        if earlier != candidate:
+            raise RuleBroken("one vote", f"{voter} votes for {candidate} in term {term}, and has voted for {earlier}")
+
+    def acknowledges(self, name: str, index: int) -> None:
+        """Note that a node reports its log to be durable up to an index."""
+        disk = self.disks[name]
+        if index > max(disk.last, disk.base) and not disk.is_doubtful:
+            raise RuleBroken("durable acknowledgment", f"{name} reports {index}, its disk has {disk.last}")
+
+    def applies(self, name: str, entry: Entry) -> None:
+        """Note that a node is about to apply an entry; hot."""
+        index = entry.index
+        known = self._entries.get(index)
+        if known is None:
+            if index > self.applied_max:
+                self._remember(entry)
+        elif known != entry:
+            raise RuleBroken("state machine safety", f"{name} applies {_named(entry)}, others {_named(known)}")
+        expected = self._applied[name] + 1
+        if index != expected:
+            raise RuleBroken("order of applying", f"{name} applies {index}, {expected} is next")
+        self._applied[name] = index
+        self.entries_applied += 1
+
+    def _remember(self, entry: Entry) -> None:
+        self._entries[entry.index] = entry
+        self.applied_max = entry.index
+        if len(self._entries) > 2 * REMEMBERED:
+            first = entry.index - REMEMBERED
+            self._entries = {index: kept for index, kept in self._entries.items() if index >= first}
+            self._digests = {index: kept for index, kept in self._digests.items() if index >= first}
+
+    def commits(self, leader: str, entry: Entry, configuration: Configuration) -> None:
+        """Note that a leader applies an entry of its own term: a quorum must have it durably."""
+        for voters in (configuration.voters, configuration.outgoing):
+            holders = [name for name in voters if self._has(name, entry)]
+            if voters and len(holders) * 2 <= len(voters):
+                who = f"{', '.join(holders) or 'nobody'} of {', '.join(voters)}"
+                raise RuleBroken("quorum", f"{leader} applies {_named(entry)}, durable on {who}")
+
+    def _has(self, name: str, entry: Entry) -> bool:
+        disk = self.disks.get(name)
+        return disk is not None and (disk.is_doubtful or disk.holds(entry.index, entry.term))
+
+    def state(self, name: str, index: int, digest: int) -> None:
+        """Note the digest of a node's state at an index."""
+        known = self._digests.setdefault(index, (name, digest))
+        self.states_compared += known[0] != name
+        if known[1] != digest:
+            raise RuleBroken("equal states", f"at index {index} the states of {name} and {known[0]} differ")
+
+
+def _named(entry: Entry) -> str:
+    return f"entry {entry.index} of term {entry.term} kind {int(entry.kind)} stamp {entry.stamp_ms} {entry.payload!r}"
+
+
+def digest_of(databases: Sequence[Database], stamp_ms: int) -> int:
+    """Return a digest of all keys that are not expired, in whatever order; equal states are equal in one process only.
+
+    The order of keys in a slot depends on when a node removed expired ones, which no command can observe.
+    """
+    parts: list[object] = []
+    for database in databases:
+        if database.values is NO_VALUES:
+            continue
+        for slot, values in enumerate(database.values):
+            if values:
+                deadlines = database.expires[slot] or {}
+                for key in sorted(values):
+                    deadline = deadlines.get(key)
+                    if deadline is None or deadline > stamp_ms:
+                        value = values[key]
+                        plain = value if type(value) in PLAIN else repr(kind_of(value).frozen(value))
+                        parts.append((database.index, key, deadline, plain))
+    return hash(tuple(parts))
