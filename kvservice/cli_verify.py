@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from kvservice.cluster.charter import decode as decode_charter
 from persistence.data_dir import read_meta
 from persistence.disk import Disk, RealDisk
 from persistence.errors import Damaged, DataDirIncompatible
@@ -63,8 +64,13 @@ def _verify_meta(directory: Path, disk: Disk) -> tuple[Finding, bool]:
         return Finding(
             "META", DAMAGED, "it is missing: no node's directory, or one whose creation was cut short"
         ), False
-    identity, _, log_created = meta
-    return Finding("META", SOUND, f"node {identity.decode(errors='backslashreplace')}"), log_created
+    detail = f"node {meta.identity.decode(errors='backslashreplace')}"
+    if meta.charter:
+        try:
+            detail += f" of cluster {decode_charter(meta.charter).cluster_id}"
+        except ValueError as error:
+            return Finding("META", DAMAGED, str(error)), meta.log_created
+    return Finding("META", SOUND, detail), meta.log_created
 
 
 def _segment_finding(segment: SegmentFinding) -> Finding:

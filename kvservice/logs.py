@@ -47,6 +47,23 @@ class Event(StrEnum):
     SNAPSHOT_FINISHED = "snapshot_finished"
     SNAPSHOT_FAILED = "snapshot_failed"
 
+    CLUSTER_AWAITED = "cluster_awaited"
+    CLUSTER_ENTERED = "cluster_entered"
+    CLUSTER_REFUSED = "cluster_refused"
+    QUARANTINE_BEGUN = "quarantine_begun"
+    QUARANTINE_ENDED = "quarantine_ended"
+    DAMAGE_SET_ASIDE = "damage_set_aside"
+    LEADER_CHANGED = "leader_changed"
+    LEADERSHIP_HANDED_OVER = "leadership_handed_over"
+    MEMBERS_CHANGED = "members_changed"
+    PEER_CONNECTED = "peer_connected"
+    PEER_LOST = "peer_lost"
+    PEER_UNREACHABLE = "peer_unreachable"
+    SNAPSHOT_SENT = "snapshot_sent"
+    SNAPSHOT_NOT_SENT = "snapshot_not_sent"
+    SNAPSHOT_RECEIVED = "snapshot_received"
+    TICKS_LATE = "ticks_late"
+
     CLOCK_STEPPED = "clock_stepped"
 
     CLIENTS_LIMITED = "clients_limited"

@@ -4,23 +4,28 @@ Guarantees:
 - While a `DataDir` is open no other process has the directory open; the lock goes with the process, however it ends.
 - META is written atomically and carries a checksum: it is as it was written, or `Damaged` is raised.
 - A directory of an unknown format version is refused before anything in it is changed. Foreign files are left alone.
-Leaves to the caller: what the identity means and whether it fits, random bytes for the salt, and calling
+- `set_aside` deletes nothing: what is damaged is kept under another name.
+Leaves to the caller: what identity and charter mean and whether they fit, random bytes for the salt, and calling
 `mark_log_created` once the log has its first segment, so that a log that vanished later is told from a new one.
 
 Layout:
 
-    META         JSON: format, identity (hex), salt (hex), log_created, crc32c over the others as compact JSON
+    META         JSON: format, identity (hex), salt (hex), log_created, charter (hex),
+                 crc32c over the others as compact JSON
     LOCK         flock; holds the pid of its holder as text
     wal/         persistence.segment
     snapshots/   persistence.snapshot_format
+    damaged/     what `set_aside` has moved away
+
+Format 1 has no charter; such a directory is read, and has format 2 once its META is written again.
 """
 
 import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from google_crc32c import value
 
@@ -28,24 +33,36 @@ from persistence.disk import Disk, read_file, write_file_atomically
 from persistence.errors import Damaged, DataDirIncompatible, DataDirInUse, DiskFailed
 from persistence.segment import list_segments
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+FORMAT_VERSION_OLDEST = 1
 SALT_BYTES = 8
 META_BYTES_MAX = 64 * 1024
+
+DAMAGED = "damaged"
 
 _META = "META"
 _LOCK = "LOCK"
 
 
-class DataDir:
-    """An open data directory. identity and salt are those that it was created with."""
+class Meta(NamedTuple):
+    """What META says."""
 
-    def __init__(
-        self, path: Path, disk: Disk, identity: bytes, salt: bytes, log_created: bool, lock: int | None
-    ) -> None:
+    identity: bytes
+    """Whose directory it is; given when it was created."""
+    salt: bytes
+    """Random bytes of this directory, which no other has."""
+    log_created: bool
+    """Whether the log exists: from then on an empty `wal` is damage."""
+    charter: bytes = b""
+    """What the node has to know before its log can be read; empty until it was written."""
+
+
+class DataDir:
+    """An open data directory."""
+
+    def __init__(self, path: Path, disk: Disk, meta: Meta, lock: int | None) -> None:
         self.path = path
-        self.identity = identity
-        self.salt = salt
-        self.log_created = log_created
+        self.meta = meta
         self._disk = disk
         self._lock = lock
 
@@ -63,9 +80,9 @@ class DataDir:
         try:
             found = read_meta(path, disk)
             if found is None:
-                found = identity, make_salt(), False
-                _create(path, disk, *found)
-            return cls(path, disk, *found, handle)
+                found = Meta(identity, make_salt(), False)
+                _create(path, disk, found)
+            return cls(path, disk, found, handle)
         except BaseException:
             if handle is not None:
                 os.close(handle)
@@ -81,11 +98,50 @@ class DataDir:
         """Directory of the snapshots."""
         return self.path / "snapshots"
 
+    @property
+    def identity(self) -> bytes:
+        """Whose directory it is."""
+        return self.meta.identity
+
+    @property
+    def salt(self) -> bytes:
+        """Random bytes of this directory."""
+        return self.meta.salt
+
+    @property
+    def log_created(self) -> bool:
+        """Whether the log exists."""
+        return self.meta.log_created
+
+    @property
+    def charter(self) -> bytes:
+        """What was last written with `write_charter`."""
+        return self.meta.charter
+
     def mark_log_created(self) -> None:
         """Remember durably that the log exists; from now on an empty `wal` is damage. Raises `DiskFailed`."""
         if not self.log_created:
-            _write_meta(self.path, self._disk, self.identity, self.salt, log_created=True)
-            self.log_created = True
+            self._write(self.meta._replace(log_created=True))
+
+    def write_charter(self, charter: bytes, *, log_created: bool | None = None) -> None:
+        """Replace the charter, and say whether the log exists unless that stays. Raises `DiskFailed`."""
+        created = self.meta.log_created if log_created is None else log_created
+        self._write(self.meta._replace(charter=charter, log_created=created))
+
+    def set_aside(self, names: Sequence[str], label: str) -> list[Path]:
+        """Move files and directories of these names into `damaged`, and make the directories anew.
+
+        Returns where they are now. `label` goes in front of each name. Raises `DiskFailed`.
+        """
+        moved = set_aside(self.path, self._disk, names, label)
+        for directory in (self.wal, self.snapshots):
+            self._disk.make_dirs(directory)
+        self._disk.fsync_dir(self.path)
+        return moved
+
+    def _write(self, meta: Meta) -> None:
+        _write_meta(self.path, self._disk, meta)
+        self.meta = meta
 
     def close(self) -> None:
         """Give the lock back. The LOCK file stays: removing it would let two processes lock two files."""
@@ -98,6 +154,25 @@ class DataDir:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def set_aside(path: Path, disk: Disk, names: Sequence[str], label: str) -> list[Path]:
+    """Move files and directories of a data directory into its `damaged`; return where they are now.
+
+    What is not there is passed over. Raises `DiskFailed`.
+    """
+    target = path / DAMAGED
+    disk.make_dirs(target)
+    present = set(disk.listdir(path))
+    moved = []
+    for name in names:
+        if name in present:
+            place = target / f"{label}-{name}"
+            disk.rename(path / name, place)
+            moved.append(place)
+    disk.fsync_dir(target)
+    disk.fsync_dir(path)
+    return moved
 
 
 def _take_lock(path: Path) -> int:
@@ -124,9 +199,9 @@ def _take_lock(path: Path) -> int:
     return handle
 
 
-def _create(path: Path, disk: Disk, identity: bytes, salt: bytes, log_created: bool) -> None:
+def _create(path: Path, disk: Disk, meta: Meta) -> None:
     """Make the directories, then META last: a directory with META is complete, one without is begun again."""
-    if len(salt) != SALT_BYTES:
+    if len(meta.salt) != SALT_BYTES:
         raise ValueError(f"the salt must have {SALT_BYTES} bytes")
     for directory in (path / "wal", path / "snapshots"):
         disk.make_dirs(directory)
@@ -134,11 +209,17 @@ def _create(path: Path, disk: Disk, identity: bytes, salt: bytes, log_created: b
         raise Damaged(str(path / _META), 0, "it is missing, but there is a log")
     disk.fsync_dir(path)
     disk.fsync_dir(path.parent)
-    _write_meta(path, disk, identity, salt, log_created=log_created)
+    _write_meta(path, disk, meta)
 
 
-def _fields(identity: bytes, salt: bytes, log_created: bool) -> dict[str, object]:
-    return {"format": FORMAT_VERSION, "identity": identity.hex(), "salt": salt.hex(), "log_created": log_created}
+def _fields(meta: Meta) -> dict[str, object]:
+    return {
+        "format": FORMAT_VERSION,
+        "identity": meta.identity.hex(),
+        "salt": meta.salt.hex(),
+        "log_created": meta.log_created,
+        "charter": meta.charter.hex(),
+    }
 
 
 def _checksum(fields: dict[str, object]) -> int:
@@ -146,14 +227,14 @@ def _checksum(fields: dict[str, object]) -> int:
     return crc
 
 
-def _write_meta(path: Path, disk: Disk, identity: bytes, salt: bytes, *, log_created: bool) -> None:
-    fields = _fields(identity, salt, log_created)
+def _write_meta(path: Path, disk: Disk, meta: Meta) -> None:
+    fields = _fields(meta)
     text = json.dumps({**fields, "crc32c": _checksum(fields)}, indent=2) + "\n"
     write_file_atomically(disk, path / _META, text.encode())
 
 
-def read_meta(path: Path, disk: Disk) -> tuple[bytes, bytes, bool] | None:
-    """Return identity, salt and log_created of a directory, None when it has no META. Takes no lock.
+def read_meta(path: Path, disk: Disk) -> Meta | None:
+    """Return what META says, None when there is none. Takes no lock.
 
     Raises `DataDirIncompatible`, `Damaged`, `DiskFailed`.
     """
@@ -169,6 +250,11 @@ def read_meta(path: Path, disk: Disk) -> tuple[bytes, bytes, bool] | None:
         raise Damaged(str(file), 0, f"it cannot be read: {error!r}") from error
     if not holds or not isinstance(version, int):
         raise Damaged(str(file), 0, "its checksum does not match")
-    if version != FORMAT_VERSION:
+    if not FORMAT_VERSION_OLDEST <= version <= FORMAT_VERSION:
         raise DataDirIncompatible(str(file), version, FORMAT_VERSION)
-    return bytes.fromhex(fields["identity"]), bytes.fromhex(fields["salt"]), bool(fields["log_created"])
+    return Meta(
+        bytes.fromhex(fields["identity"]),
+        bytes.fromhex(fields["salt"]),
+        bool(fields["log_created"]),
+        bytes.fromhex(fields.get("charter", "")),
+    )

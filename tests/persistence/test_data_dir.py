@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from persistence.data_dir import DataDir, read_meta
+from persistence.data_dir import DataDir, Meta, _checksum, read_meta
 from persistence.disk import RealDisk
 from persistence.errors import Damaged, DataDirIncompatible, DataDirInUse, DiskFailed
 from tests.harness.disk import FaultyDisk, PowerCutError, keep_all
@@ -42,6 +42,38 @@ def test_that_the_log_exists_is_remembered_durably() -> None:
     data_dir.mark_log_created()
     assert len(disk.calls) == calls
     assert open_dir(disk.after_power_cut()).log_created
+
+
+def test_the_charter_is_durable_and_whether_the_log_exists_is_said_with_it() -> None:
+    disk = FaultyDisk()
+    data_dir = open_dir(disk)
+    assert data_dir.charter == b""
+    data_dir.mark_log_created()
+    data_dir.write_charter(b"first")
+    again = open_dir(disk.after_power_cut())
+    assert (again.charter, again.log_created) == (b"first", True)
+    again.write_charter(b"second", log_created=False)
+    assert (again.charter, again.log_created) == (b"second", False)
+
+
+def test_a_directory_of_the_first_format_is_read_and_keeps_what_it_has() -> None:
+    disk = FaultyDisk()
+    open_dir(disk)
+    fields = json.loads(disk.content(PATH / "META"))
+    del fields["charter"], fields["crc32c"]
+    fields["format"] = 1
+    old = {**fields, "crc32c": _checksum(fields)}
+    data_dir = open_dir(FaultyDisk({PATH / "META": json.dumps(old).encode()}), b"other", b"otherone")
+    assert data_dir.meta == Meta(b"n1", SALT, False, b"")
+
+
+def test_what_is_set_aside_is_kept_and_the_directories_are_there_anew(tmp_path: Path) -> None:
+    with open_real(tmp_path / "data") as data_dir:
+        (data_dir.wal / "x.wal").write_bytes(b"content")
+        (moved,) = data_dir.set_aside(["wal", "absent"], "7")
+        assert moved == tmp_path / "data" / "damaged" / "7-wal"
+        assert (moved / "x.wal").read_bytes() == b"content"
+        assert list(data_dir.wal.iterdir()) == []
 
 
 def test_a_second_holder_is_refused_by_name_until_the_first_lets_go(tmp_path: Path) -> None:
@@ -119,13 +151,13 @@ def test_a_meta_of_impossible_size_is_damage() -> None:
 
 
 def test_an_unknown_format_version_is_refused_and_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("persistence.data_dir.FORMAT_VERSION", 2)
+    monkeypatch.setattr("persistence.data_dir.FORMAT_VERSION", 3)
     disk = FaultyDisk()
     open_dir(disk)
     monkeypatch.undo()
-    assert json.loads(disk.content(PATH / "META"))["format"] == 2
+    assert json.loads(disk.content(PATH / "META"))["format"] == 3
     before = disk.files()
-    with pytest.raises(DataDirIncompatible, match="has format version 2, this program reads 1"):
+    with pytest.raises(DataDirIncompatible, match="has format version 3, this program reads 2"):
         open_dir(disk)
     assert disk.files() == before
 
