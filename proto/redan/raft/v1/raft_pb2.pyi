@@ -38,7 +38,7 @@ class ExchangeResponse(_message.Message):
     def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ...) -> None: ...
 
 class Greeting(_message.Message):
-    __slots__ = ("cluster_id", "sender", "receiver", "feature_level", "incarnation", "peer_address", "resp_address", "grpc_address")
+    __slots__ = ("cluster_id", "sender", "receiver", "feature_level", "incarnation", "peer_address", "resp_address", "grpc_address", "in_return")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,7 @@ class Greeting(_message.Message):
     PEER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     RESP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     GRPC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    IN_RETURN_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     sender: str
     receiver: str
@@ -55,7 +56,8 @@ class Greeting(_message.Message):
     peer_address: str
     resp_address: str
     grpc_address: str
-    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[str] = ..., receiver: _Optional[str] = ..., feature_level: _Optional[int] = ..., incarnation: _Optional[int] = ..., peer_address: _Optional[str] = ..., resp_address: _Optional[str] = ..., grpc_address: _Optional[str] = ...) -> None: ...
+    in_return: bool
+    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[str] = ..., receiver: _Optional[str] = ..., feature_level: _Optional[int] = ..., incarnation: _Optional[int] = ..., peer_address: _Optional[str] = ..., resp_address: _Optional[str] = ..., grpc_address: _Optional[str] = ..., in_return: _Optional[bool] = ...) -> None: ...
 
 class StateDigest(_message.Message):
     __slots__ = ("index", "digest")
