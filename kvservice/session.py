@@ -32,6 +32,8 @@ class Session:
         self.protocol = 2
         self.db = 0
         self.authenticated = True
+        self.is_trusted = False
+        """Whether its commands come from code of a node and may be those that no client may name (commands/once)."""
         self.no_evict = False
         self.no_touch = False
         self.reply_mode = "on"

@@ -70,14 +70,11 @@ def test_every_response_carries_a_header() -> None:
         assert header.message_type is kv_pb2.ResponseHeader.DESCRIPTOR
 
 
-def test_every_write_keeps_a_number_free_for_the_identity_of_a_retry() -> None:
-    writes = ["Set", "Delete", "Expire", "Increment", "MultiSet", "Execute", "Pipeline"]
+def test_every_write_may_carry_a_request_id() -> None:
     service = kv_pb2.DESCRIPTOR.services_by_name["KVService"]
-    for name in writes:
-        source = (PROTO / "redan" / "kv" / "v1" / "kv.proto").read_text()
-        body = source.split(f"message {service.methods_by_name[name].input_type.name} {{")[1].split("\n}\n")[0]
-        assert 'reserved "request_id";' in body
-        assert "reserved 15;" in body
+    for name in ("Set", "Delete", "Expire", "Increment", "MultiSet", "Execute"):
+        assert service.methods_by_name[name].input_type.fields_by_name["request_id"].number == 15, name
+    assert "request_id" in kv_pb2.Command.DESCRIPTOR.fields_by_name
 
 
 def test_every_request_of_data_names_its_database() -> None:

@@ -13,7 +13,9 @@ from typing import Final
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from kvservice.admission import unknown_command
 from kvservice.api.status import InvalidField
+from kvservice.commands.once import GROWING, ONCE
 from kvservice.commands.reply import ErrorReply, Reply
 from kvservice.commands.table import Args
 from kvservice.config import Config
@@ -23,6 +25,9 @@ CONNECTION_COMMANDS: Final = frozenset(
     b"ASKING AUTH DISCARD EXEC HELLO MONITOR MULTI PSUBSCRIBE PSYNC PUNSUBSCRIBE QUIT READONLY READWRITE REPLCONF "
     b"RESET SELECT SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE SYNC UNSUBSCRIBE UNWATCH WATCH".split()
 )
+NODE_COMMANDS: Final = frozenset({ONCE, GROWING})
+"""What a call may not name because only this package makes them; for a client they do not exist."""
+REFUSED_NAMES: Final = CONNECTION_COMMANDS | NODE_COMMANDS | {b"CLIENT"}
 CLIENT_SUBCOMMANDS: Final = frozenset((b"LIST", b"KILL", b"PAUSE", b"UNPAUSE", b"HELP"))
 """Subcommands of CLIENT that are not about the caller's own connection."""
 
@@ -39,6 +44,8 @@ def refusal(args: Args, config: Config) -> RequestError | None:
     if not args:
         return RequestError("empty command")
     name = args[0].upper()
+    if name in NODE_COMMANDS:
+        return unknown_command(args)
     if name in CONNECTION_COMMANDS or (
         name == b"CLIENT" and len(args) > 1 and args[1].upper() not in CLIENT_SUBCOMMANDS
     ):
@@ -63,7 +70,7 @@ def refusals(commands: list[Args], size_bytes: int, config: Config) -> list[tupl
     counts = set(map(len, commands))
     if size_bytes <= config.value_bytes_max and 0 not in counts and max(counts, default=0) <= ARGS_MAX:
         names = set(map(NAME_OF, commands))
-        if not any((upper := name.upper()) in CONNECTION_COMMANDS or upper == b"CLIENT" for name in names):
+        if not any(name.upper() in REFUSED_NAMES for name in names):
             return []
     return [(at, error) for at, args in enumerate(commands) if (error := refusal(args, config)) is not None]
 

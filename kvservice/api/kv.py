@@ -1,6 +1,7 @@
 """The key-value service: every typed call as a command, and its reply as a response.
 
 Guarantees: a call takes the one write path of all commands; what its fields say wrong is refused by name before that.
+A write with a request id runs once.
 Leaves to the caller: decoding, admission, errors as status (kvservice.api.calls).
 Reference: redan/kv/v1/kv.proto; the Redis command that each call runs has its name in the code.
 """
@@ -27,6 +28,7 @@ from kvservice.api.commands import (
 )
 from kvservice.api.convert import ReplyTooLarge, size_of, to_value
 from kvservice.api.edge import Edge
+from kvservice.api.once import once
 from kvservice.api.pipeline import Pipeline
 from kvservice.api.scan import read_page, read_walk, token_of
 from kvservice.api.status import InvalidField
@@ -46,6 +48,15 @@ EXPIRE_CONDITIONS = {
     kv_pb2.EXPIRE_CONDITION_IF_LATER: [b"GT"],
     kv_pb2.EXPIRE_CONDITION_IF_SOONER: [b"LT"],
 }
+Write = (
+    kv_pb2.SetRequest
+    | kv_pb2.DeleteRequest
+    | kv_pb2.ExpireRequest
+    | kv_pb2.IncrementRequest
+    | kv_pb2.MultiSetRequest
+    | kv_pb2.ExecuteRequest
+)
+"""Requests that may carry a request id."""
 TTL_NO_KEY = -2
 TTL_NEVER = -1
 
@@ -62,6 +73,10 @@ class KeyValueService:
     async def _one(self, context: CallContext, database: int, args: Args) -> Reply:
         [reply] = await self._edge.run(context, database, [args])
         return reply
+
+    async def _once(self, context: CallContext, request: Write, args: Args) -> Reply:
+        """Run a write, once for its request id."""
+        return await self._one(context, request.database, once(self._edge.service.table, args, request.request_id))
 
     async def get(self, request: kv_pb2.GetRequest, context: CallContext) -> kv_pb2.GetResponse:
         """GET."""
@@ -84,9 +99,9 @@ class KeyValueService:
             case "keep_ttl" if request.keep_ttl:
                 args.append(b"KEEPTTL")
         if not request.return_previous:
-            applied = succeeded(await self._one(context, request.database, args)) is not None
+            applied = succeeded(await self._once(context, request, args)) is not None
             return kv_pb2.SetResponse(header=self._edge.header(), applied=applied)
-        previous = bytes_of(await self._one(context, request.database, [*args, b"GET"]))
+        previous = bytes_of(await self._once(context, request, [*args, b"GET"]))
         # With GET the reply does not say whether the value was stored, but the previous value and the condition do.
         applied = condition == kv_pb2.SET_CONDITION_UNSPECIFIED or (
             (previous is None) == (condition == kv_pb2.SET_CONDITION_IF_ABSENT)
@@ -96,7 +111,7 @@ class KeyValueService:
     async def delete(self, request: kv_pb2.DeleteRequest, context: CallContext) -> kv_pb2.DeleteResponse:
         """DEL."""
         args = [b"DEL", *check_keys(request.keys[:], self._config)]
-        deleted = integer_of(await self._one(context, request.database, args))
+        deleted = integer_of(await self._once(context, request, args))
         return kv_pb2.DeleteResponse(header=self._edge.header(), deleted=deleted)
 
     async def exists(self, request: kv_pb2.ExistsRequest, context: CallContext) -> kv_pb2.ExistsResponse:
@@ -122,7 +137,7 @@ class KeyValueService:
                 args = [b"PERSIST", key]
             case _:
                 raise InvalidField("expiry", "one of ttl, expire_at and persist is required")
-        applied = integer_of(await self._one(context, request.database, args)) == 1
+        applied = integer_of(await self._once(context, request, args)) == 1
         return kv_pb2.ExpireResponse(header=self._edge.header(), applied=applied)
 
     async def ttl(self, request: kv_pb2.TtlRequest, context: CallContext) -> kv_pb2.TtlResponse:
@@ -138,7 +153,7 @@ class KeyValueService:
         """INCRBY."""
         key = check_key(request.key, "key", self._config)
         delta = request.delta if request.HasField("delta") else 1
-        value = integer_of(await self._one(context, request.database, [b"INCRBY", key, b"%d" % delta]))
+        value = integer_of(await self._once(context, request, [b"INCRBY", key, b"%d" % delta]))
         return kv_pb2.IncrementResponse(header=self._edge.header(), value=value)
 
     async def multi_get(self, request: kv_pb2.MultiGetRequest, context: CallContext) -> kv_pb2.MultiGetResponse:
@@ -159,7 +174,7 @@ class KeyValueService:
         for position, entry in enumerate(request.entries):
             args.append(check_key(entry.key, f"entries[{position}].key", self._config))
             args.append(check_value(entry.value, f"entries[{position}].value", self._config))
-        reply = succeeded(await self._one(context, request.database, args))
+        reply = succeeded(await self._once(context, request, args))
         return kv_pb2.MultiSetResponse(header=self._edge.header(), applied=reply != 0)
 
     async def scan(self, request: kv_pb2.ScanRequest, context: CallContext) -> kv_pb2.ScanResponse:
@@ -194,7 +209,7 @@ class KeyValueService:
         error = refusal(args, self._config)
         if error is not None:
             raise InvalidField("args", error.text)
-        reply = succeeded(await self._one(context, request.database, args))
+        reply = succeeded(await self._once(context, request, args))
         self._check_size(reply)
         return kv_pb2.ExecuteResponse(header=self._edge.header(), value=to_value(reply))
 

@@ -26,6 +26,7 @@ from kvservice.api.calls import CallContext, Gate, NotAMessage
 from kvservice.api.commands import check_database, refusals
 from kvservice.api.convert import encode_values
 from kvservice.api.edge import Edge, SessionEnded
+from kvservice.api.once import once
 from kvservice.api.session import ApiSession
 from kvservice.api.status import InvalidField
 from kvservice.commands.reply import ErrorReply, Reply
@@ -117,8 +118,14 @@ class Pipeline:
         self._bytes += size_bytes
         commands: list[Args] = [command.args[:] for command in request.commands]
         refused = refusals(commands, size_bytes, config)
+        wrong = {position for position, _error in refused}
+        request_ids = [command.request_id for command in request.commands]
+        if any(request_ids):
+            for at, request_id in enumerate(request_ids):
+                if at not in wrong:
+                    field = f"commands[{at}].request_id"
+                    commands[at] = once(self._edge.service.table, commands[at], request_id, field)
         if refused:
-            wrong = {position for position, _error in refused}
             commands = [args for position, args in enumerate(commands) if position not in wrong]
         # A batch can be held back with others of the stream, so the database has to travel with the commands.
         selects = database != self._database and bool(commands)

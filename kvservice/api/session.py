@@ -24,6 +24,7 @@ class ApiSession(Session):
     def __init__(self, service: Service, address: str, loop: AbstractEventLoop) -> None:
         super().__init__(service.next_session_id(), address, str(service.config.grpc_addr), loop.time())
         self.protocol = 3
+        self.is_trusted = True
         self._service = service
         self._loop = loop
         self._waiting: deque[tuple[int, Future[list[Reply]]]] = deque()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from kvservice.keyspace.database import Clock, Database
+from kvservice.keyspace.once import OnceTable
 
 
 class Chance(Protocol):
@@ -22,13 +23,15 @@ class Chance(Protocol):
 class Context:
     """The world of data commands. One object for each machine, reused for every command."""
 
-    __slots__ = ("applying", "chance", "clock", "databases", "db", "hits", "misses")
+    __slots__ = ("applying", "chance", "clock", "databases", "db", "hits", "misses", "once")
 
     def __init__(self, clock: Clock, databases: list[Database], chance: Chance) -> None:
         self.clock = clock
         self.databases = databases
         self.db = databases[0]
         self.chance = chance
+        self.once = OnceTable()
+        """First replies to writes with a request id: part of the state."""
         self.applying = False
         """True while an entry of the log is applied; False for a read outside the log."""
         self.hits = 0

@@ -16,6 +16,7 @@ from kvservice.commands import (
     keys,
     lcs,
     objects,
+    once,
     scan,
     server_rows,
     strings,
@@ -25,3 +26,4 @@ from kvservice.commands.table import CommandTable
 FAMILIES: Final = (strings, counters, lcs, bits, bitfield, keys, expire, scan, dump, objects, server_rows)
 
 TABLE: Final = CommandTable(row for family in FAMILIES for row in family.ROWS)
+TABLE.add_internal(once.rows(TABLE.find))

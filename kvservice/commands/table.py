@@ -121,6 +121,16 @@ class CommandTable:
             self.rows.append(row)
             self.by_name[upper] = row
             self.by_name[upper.lower()] = row
+        self._internal: dict[bytes, Command] = {}
+
+    def add_internal(self, rows: Iterable[Command]) -> None:
+        """Add rows that only nodes may name: they stand in the log, and no client finds them."""
+        self._internal.update((row.name.upper().encode(), row) for row in rows)
+
+    def find_any(self, name: bytes) -> Command | None:
+        """Return the row of a command of the log or of a trusted caller, or None."""
+        row = self.by_name.get(name)
+        return row if row is not None else self._internal.get(name) or self.find(name)
 
     def find(self, name: bytes) -> Command | None:
         """Return the row of a command in any letter case, or None."""

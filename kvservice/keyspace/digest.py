@@ -30,6 +30,7 @@ from kvservice.errors import RedanError
 from kvservice.keyspace.crowded import LIST_BITS, LISTS, CrowdedSlot
 from kvservice.keyspace.database import Database
 from kvservice.keyspace.kinds import KINDS, kind_of
+from kvservice.keyspace.once import OnceTable
 from kvservice.keyspace.slots import SLOTS, slot_of
 from kvservice.keyspace.values import Value
 
@@ -80,11 +81,10 @@ class ChainState(NamedTuple):
 class StateDigests:
     """The chain of one machine, and its newest checkpoints."""
 
-    def __init__(self, databases: Sequence[Database], find: Callable[[bytes], Command | None]) -> None:
+    def __init__(self, databases: Sequence[Database], once: OnceTable, find: Callable[[bytes], Command | None]) -> None:
         self._databases = databases
+        self._once = once
         self._find = find
-        self.extra: Callable[[], int] = lambda: 0
-        """Digest of what else is replicated state (keyspace/once)."""
         self.is_known = True
         """False after a snapshot that carries no chain: it was written by an earlier version."""
         self._checkpoints: dict[int, int] = {}
@@ -138,7 +138,7 @@ class StateDigests:
                 reading.take_named(db, key)
             # Keys with a deadline are not counted: nodes differ in how many expired ones they have removed.
             kept = sum([(db.key_count - db.expiry_count) * (FACTOR + 2 * db.index) for db in self._databases])
-            found = _CHECKPOINT(reading.total & MASK, self._rotation, kept & MASK, self.extra() & MASK)
+            found = _CHECKPOINT(reading.total & MASK, self._rotation, kept & MASK, self._once.digest & MASK)
             self._high = _extend(self._high, found)
             self._low = crc32(found, self._low)
         if self.is_known:

@@ -45,10 +45,11 @@ class Machine:
         self.clock = Clock()
         self.databases = [Database(index, self.clock) for index in range(databases)]
         self.memory = MemoryMeter(self.databases)
-        self.digests = StateDigests(self.databases, table.find)
         self._chance_for = chance_for
         """Makes the source of chance of one entry, seeded with its index."""
         self.context = Context(self.clock, self.databases, chance_for(0))
+        self.once = self.context.once
+        self.digests = StateDigests(self.databases, self.once, table.find_any)
         self.index = 0
         """Index of the last applied entry."""
         self.term = 0
@@ -162,7 +163,7 @@ class Machine:
         reader = hiredis.Reader()
         reader.feed(payload)
         db = 0
-        find = self.table.find
+        find = self.table.find_any
         rows: list[Command] = []
         commands: list[Args] = []
         while (args := reader.gets()) is not False:

@@ -75,7 +75,7 @@ class GetResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[ResponseHeader, _Mapping]] = ..., value: _Optional[bytes] = ...) -> None: ...
 
 class SetRequest(_message.Message):
-    __slots__ = ("database", "key", "value", "ttl", "expire_at", "keep_ttl", "condition", "return_previous")
+    __slots__ = ("database", "key", "value", "ttl", "expire_at", "keep_ttl", "condition", "return_previous", "request_id")
     DATABASE_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +84,7 @@ class SetRequest(_message.Message):
     KEEP_TTL_FIELD_NUMBER: _ClassVar[int]
     CONDITION_FIELD_NUMBER: _ClassVar[int]
     RETURN_PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     database: int
     key: bytes
     value: bytes
@@ -92,7 +93,8 @@ class SetRequest(_message.Message):
     keep_ttl: bool
     condition: SetCondition
     return_previous: bool
-    def __init__(self, database: _Optional[int] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., expire_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., keep_ttl: _Optional[bool] = ..., condition: _Optional[_Union[SetCondition, str]] = ..., return_previous: _Optional[bool] = ...) -> None: ...
+    request_id: str
+    def __init__(self, database: _Optional[int] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., expire_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., keep_ttl: _Optional[bool] = ..., condition: _Optional[_Union[SetCondition, str]] = ..., return_previous: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class SetResponse(_message.Message):
     __slots__ = ("header", "applied", "previous")
@@ -105,12 +107,14 @@ class SetResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[ResponseHeader, _Mapping]] = ..., applied: _Optional[bool] = ..., previous: _Optional[bytes] = ...) -> None: ...
 
 class DeleteRequest(_message.Message):
-    __slots__ = ("database", "keys")
+    __slots__ = ("database", "keys", "request_id")
     DATABASE_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     database: int
     keys: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, database: _Optional[int] = ..., keys: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, database: _Optional[int] = ..., keys: _Optional[_Iterable[bytes]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class DeleteResponse(_message.Message):
     __slots__ = ("header", "deleted")
@@ -137,20 +141,22 @@ class ExistsResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[ResponseHeader, _Mapping]] = ..., count: _Optional[int] = ...) -> None: ...
 
 class ExpireRequest(_message.Message):
-    __slots__ = ("database", "key", "ttl", "expire_at", "persist", "condition")
+    __slots__ = ("database", "key", "ttl", "expire_at", "persist", "condition", "request_id")
     DATABASE_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     TTL_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_AT_FIELD_NUMBER: _ClassVar[int]
     PERSIST_FIELD_NUMBER: _ClassVar[int]
     CONDITION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     database: int
     key: bytes
     ttl: _duration_pb2.Duration
     expire_at: _timestamp_pb2.Timestamp
     persist: bool
     condition: ExpireCondition
-    def __init__(self, database: _Optional[int] = ..., key: _Optional[bytes] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., expire_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., persist: _Optional[bool] = ..., condition: _Optional[_Union[ExpireCondition, str]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, database: _Optional[int] = ..., key: _Optional[bytes] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., expire_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., persist: _Optional[bool] = ..., condition: _Optional[_Union[ExpireCondition, str]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ExpireResponse(_message.Message):
     __slots__ = ("header", "applied")
@@ -179,14 +185,16 @@ class TtlResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[ResponseHeader, _Mapping]] = ..., exists: _Optional[bool] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class IncrementRequest(_message.Message):
-    __slots__ = ("database", "key", "delta")
+    __slots__ = ("database", "key", "delta", "request_id")
     DATABASE_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     database: int
     key: bytes
     delta: int
-    def __init__(self, database: _Optional[int] = ..., key: _Optional[bytes] = ..., delta: _Optional[int] = ...) -> None: ...
+    request_id: str
+    def __init__(self, database: _Optional[int] = ..., key: _Optional[bytes] = ..., delta: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class IncrementResponse(_message.Message):
     __slots__ = ("header", "value")
@@ -227,14 +235,16 @@ class KeyValue(_message.Message):
     def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ...) -> None: ...
 
 class MultiSetRequest(_message.Message):
-    __slots__ = ("database", "entries", "if_all_absent")
+    __slots__ = ("database", "entries", "if_all_absent", "request_id")
     DATABASE_FIELD_NUMBER: _ClassVar[int]
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     IF_ALL_ABSENT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     database: int
     entries: _containers.RepeatedCompositeFieldContainer[KeyValue]
     if_all_absent: bool
-    def __init__(self, database: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ..., if_all_absent: _Optional[bool] = ...) -> None: ...
+    request_id: str
+    def __init__(self, database: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[KeyValue, _Mapping]]] = ..., if_all_absent: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class MultiSetResponse(_message.Message):
     __slots__ = ("header", "applied")
@@ -303,18 +313,22 @@ class ScanStreamResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[ResponseHeader, _Mapping]] = ..., entries: _Optional[_Iterable[_Union[ScanEntry, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("args",)
+    __slots__ = ("args", "request_id")
     ARGS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     args: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, args: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, args: _Optional[_Iterable[bytes]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ExecuteRequest(_message.Message):
-    __slots__ = ("database", "args")
+    __slots__ = ("database", "args", "request_id")
     DATABASE_FIELD_NUMBER: _ClassVar[int]
     ARGS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     database: int
     args: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, database: _Optional[int] = ..., args: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, database: _Optional[int] = ..., args: _Optional[_Iterable[bytes]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ExecuteResponse(_message.Message):
     __slots__ = ("header", "value")
