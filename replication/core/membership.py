@@ -73,6 +73,7 @@ class Refusal(Enum):
     TOO_MANY_MEMBERS = f"there would be more than {MEMBERS_MAX} members"
     MORE_THAN_ONE_VOTER = "more than one voter would change: this needs a joint change"
     ALREADY_JOINT = "a joint change is under way"
+    CHANGE_UNDER_WAY = "an earlier change is not applied yet"
     NOT_JOINT = "no joint change is under way"
     NO_MEMBERS = "this node knows no members yet"
 

@@ -43,12 +43,17 @@ class Progress:
         "_inflight_bytes",
         "_inflight_bytes_max",
         "_inflight_messages_max",
+        "commit_sent",
         "is_awaited",
+        "is_fetching",
         "is_learner",
+        "is_nudge_due",
         "lost_seen",
+        "lost_until",
         "match",
         "next",
         "pending_snapshot",
+        "read_round",
         "recent_active",
         "state",
     )
@@ -78,6 +83,16 @@ class Progress:
         """The peer has said in this term that its disk lost entries: appends tell it that this is known."""
         self.is_awaited = False
         """Send nothing until an answer comes: a probe is under way, or the window is full."""
+        self.is_fetching = False
+        """The entries to send next are being read from disk."""
+        self.is_nudge_due = False
+        """Nothing was acknowledged since the last heartbeat: its answer is followed by an append, to find lost ones."""
+        self.commit_sent = 0
+        """The commit index that the peer was told last."""
+        self.read_round = 0
+        """The newest round of reads that the peer has answered."""
+        self.lost_until = 0
+        """With ``lost_seen``: once ``match`` is here, the peer has what it lost; 0 as long as nothing was sent."""
         self._inflight: deque[tuple[int, int]] = deque()
         """Last index and bytes of each append sent and not acknowledged, in order; empty unless REPLICATE."""
         self._inflight_bytes = 0
@@ -198,6 +213,7 @@ class Progress:
         next_index = min(self.next, hint_index + 1)
         self.match = 0
         self.lost_seen = True
+        self.lost_until = 0
         self._become(PROBE, next_index)
 
     def _become(self, state: ProgressState, next_index: int) -> None:
@@ -205,6 +221,7 @@ class Progress:
         self.next = next_index
         self.pending_snapshot = 0
         self.is_awaited = False
+        self.is_fetching = False
         self._inflight.clear()
         self._inflight_bytes = 0
 

@@ -209,7 +209,8 @@ def test_a_change_that_cannot_be_made_is_refused_by_name(reason: Refusal, change
 
 
 def test_every_refusal_has_an_example() -> None:
-    assert {reason for reason, _ in EXPECTED_REFUSALS} == set(Refusal)
+    core_only = {Refusal.CHANGE_UNDER_WAY}  # the core knows what is applied, this module does not
+    assert {reason for reason, _ in EXPECTED_REFUSALS} == set(Refusal) - core_only
 
 
 def test_as_many_members_as_allowed_are_let_in() -> None:
