@@ -164,9 +164,11 @@ class SnapshotReceiver:
         try:
             if partial is None or await self._has_received(partial, read, write):
                 await write(_response(header.size_bytes, installed=True))
-        except (TransferRefused, StorageError):
+        except (TransferRefused, StorageError) as error:
             if partial is not None:
                 self._drop(partial)
+            with suppress(Exception):  # the sender may be gone; what is raised says why there is no snapshot
+                await write(raft_pb2.TransferSnapshotResponse(refusal=str(error)).SerializeToString())
             raise
         finally:
             if self._receiving is task:
@@ -218,8 +220,8 @@ class SnapshotReceiver:
             raw = await read()
             if not isinstance(raw, bytes):
                 return False
-            await self._in_thread(partial.write, _chunk(raw))
             self.bytes_received += len(raw)
+            await self._in_thread(partial.write, _chunk(raw))
         if self._install is None:
             self._install = asyncio.get_running_loop().create_task(self._finish(partial))
             # If the stream breaks meanwhile nobody else asks for the outcome.

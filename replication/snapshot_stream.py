@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from random import getrandbits
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -42,6 +42,8 @@ FRUITLESS_ATTEMPTS_MAX: Final = 8
 """Attempts in a row that carried no byte: with the pauses between them, some three seconds."""
 OPEN_ATTEMPTS_MAX: Final = 3
 """A snapshot can be purged between the listing and the opening; then a newer one is there."""
+STATUS_SECONDS: Final = 0.5
+"""A refusal is in the pipe before the write that it breaks, or not at all."""
 INSTALL_SECONDS: Final = 600.0
 """For reading 60 GB again at 100 MB/s: the receiver checks the whole file."""
 
@@ -189,14 +191,32 @@ class SnapshotSender:
 
     async def _send_once(self, call: RawStream, transfer: _Transfer) -> None:
         """Send what the receiver lacks. Raise AioRpcError, InvalidStateError, TimeoutError, OSError if it breaks."""
-        options, snapshot = self._dialer.options, transfer.snapshot
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(options.greeting_seconds):
+        async with asyncio.timeout(self._dialer.options.greeting_seconds):
             await call.write(transfer.header)
             response = await _response(call)
-        offset, size = response.offset, snapshot.size_bytes
-        while offset < size:
-            count = min(CHUNK_BYTES, size - offset)
+        # An answer in the middle is a refusal; read beside the writing, or a failing write would hide it.
+        answer = asyncio.ensure_future(_response(call))
+        try:
+            await self._send_chunks(call, transfer, response.offset, answer)
+            if not response.installed:
+                async with asyncio.timeout(INSTALL_SECONDS):
+                    await asyncio.shield(answer)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await asyncio.wait([answer], timeout=STATUS_SECONDS)
+            if answer.done() and isinstance(refused := answer.exception(), TransferFailed):
+                raise refused from None
+            raise
+        finally:
+            answer.cancel()
+            await asyncio.gather(answer, return_exceptions=True)
+
+    async def _send_chunks(
+        self, call: RawStream, transfer: _Transfer, offset: int, answer: asyncio.Future[Any]
+    ) -> None:
+        options, snapshot = self._dialer.options, transfer.snapshot
+        loop = asyncio.get_running_loop()
+        while offset < snapshot.size_bytes and not answer.done():
+            count = min(CHUNK_BYTES, snapshot.size_bytes - offset)
             await self.rate.take(count)
             chunk = await loop.run_in_executor(self._thread, self._chunk, snapshot, offset, count)
             # A receiver that takes nothing for so long has gone; the keep-alive of the connection says the same.
@@ -205,9 +225,6 @@ class SnapshotSender:
             offset += count
             self.bytes_sent += count
             transfer.reached = max(transfer.reached, offset)
-        if not response.installed:
-            async with asyncio.timeout(INSTALL_SECONDS):
-                await _response(call)
 
     def _header(self, peer: str, message: InstallSnapshot, snapshot: OpenSnapshot) -> bytes:
         meta = snapshot.meta
@@ -244,14 +261,17 @@ _FINAL: Final = (
 
 
 async def _response(call: RawStream) -> raft_pb2.TransferSnapshotResponse:
-    """Return the receiver's next answer. Raise OSError if it ends the stream without one."""
+    """Return the receiver's next answer. Raise TransferFailed for a refusal, OSError if the stream ends without one."""
     raw: object = await call.read()
     if not isinstance(raw, bytes):
         raise OSError("the receiver ended the transfer")
     try:
-        return raft_pb2.TransferSnapshotResponse.FromString(raw)
+        response = raft_pb2.TransferSnapshotResponse.FromString(raw)
     except DecodeError as error:
         raise OSError("the answer is not a redan.raft.v1.TransferSnapshotResponse") from error
+    if response.refusal:
+        raise TransferFailed(response.refusal)
+    return response
 
 
 def _text(error: Exception) -> str:

@@ -210,12 +210,14 @@ class SnapshotChunk(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., content: _Optional[bytes] = ..., crc32c: _Optional[int] = ...) -> None: ...
 
 class TransferSnapshotResponse(_message.Message):
-    __slots__ = ("offset", "installed")
+    __slots__ = ("offset", "installed", "refusal")
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     INSTALLED_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
     offset: int
     installed: bool
-    def __init__(self, offset: _Optional[int] = ..., installed: _Optional[bool] = ...) -> None: ...
+    refusal: str
+    def __init__(self, offset: _Optional[int] = ..., installed: _Optional[bool] = ..., refusal: _Optional[str] = ...) -> None: ...
 
 class ForwardRequest(_message.Message):
     __slots__ = ("greeting", "term", "calls")

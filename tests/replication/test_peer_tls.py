@@ -1,0 +1,150 @@
+"""Mutual TLS between nodes: who shows no certificate of the nodes' authority is not heard, and files can be replaced.
+
+Certificates are made by the openssl program when the tests run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import grpc
+import pytest
+
+from redan.raft.v1 import raft_pb2
+from replication.core.messages import Heartbeat
+from replication.peer_channel import PeerTls
+from replication.peer_server import PeerServer
+from tests.harness.peer_nodes import QUICK, PeerNode, until
+
+OPENSSL: Final = shutil.which("openssl")
+pytestmark = pytest.mark.skipif(OPENSSL is None, reason="openssl is not installed")
+
+
+def openssl(*arguments: str) -> None:
+    assert OPENSSL is not None
+    subprocess.run([OPENSSL, *arguments], check=True, capture_output=True, timeout=60)
+
+
+def authority(directory: Path, name: str) -> Path:
+    """Make an authority; return the path of its certificate, beside which is its key."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{name}.pem"
+    openssl(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"),
+        *("-subj", f"/CN={name}", "-keyout", str(path.with_suffix(".key")), "-out", str(path)),
+    )
+    return path
+
+
+def certificate(directory: Path, name: str, signer: Path) -> PeerTls:
+    """Make a certificate for 127.0.0.1, signed by an authority."""
+    key, request, path = (directory / f"{name}.{suffix}" for suffix in ("key", "csr", "crt"))
+    extensions = directory / f"{name}.ext"
+    extensions.write_text("subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")
+    openssl(
+        *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={name}"),
+        *("-keyout", str(key), "-out", str(request)),
+    )
+    openssl(
+        *("x509", "-req", "-in", str(request), "-CA", str(signer), "-CAkey", str(signer.with_suffix(".key"))),
+        *("-CAcreateserial", "-days", "2", "-extfile", str(extensions), "-out", str(path)),
+    )
+    return PeerTls(path, key, signer)
+
+
+@pytest.fixture(scope="module")
+def pems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PeerTls]:
+    directory = tmp_path_factory.mktemp("pems")
+    ours, theirs = authority(directory, "ours"), authority(directory, "theirs")
+    return {
+        "n1": certificate(directory, "n1", ours),
+        "n2": certificate(directory, "n2", ours),
+        "stranger": certificate(directory, "stranger", theirs),
+    }
+
+
+async def test_nodes_with_certificates_of_one_authority_talk(tmp_path: Path, pems: dict[str, PeerTls]) -> None:
+    async with (
+        PeerNode("n1", tmp_path / "1", tls=pems["n1"]) as n1,
+        PeerNode("n2", tmp_path / "2", tls=pems["n2"]) as n2,
+    ):
+        n1.knows(n2)
+        n2.knows(n1)
+        await n1.has_opened(n2)
+        n1.peers.send("n2", [Heartbeat(1, 2, 3)])
+        await until(lambda: n2.listener.received)
+
+
+@pytest.mark.parametrize("who", ["without TLS", "of another authority", "without a certificate"])
+async def test_nobody_else_is_answered(tmp_path: Path, pems: dict[str, PeerTls], who: str) -> None:
+    async with PeerNode("n1", tmp_path / "1", tls=pems["n1"]) as n1:
+        ours, stranger = pems["n1"], pems["stranger"]
+        trusted = ours.authority.read_bytes()
+        if who == "without TLS":
+            channel = grpc.aio.insecure_channel(n1.address)
+        elif who == "of another authority":
+            pair = stranger.key.read_bytes(), stranger.certificate.read_bytes()
+            channel = grpc.aio.secure_channel(n1.address, grpc.ssl_channel_credentials(trusted, *pair))
+        else:
+            channel = grpc.aio.secure_channel(n1.address, grpc.ssl_channel_credentials(trusted))
+        async with channel:
+            introduce: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+                "/redan.raft.v1.RaftService/Introduce"
+            )
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await introduce(raft_pb2.IntroduceRequest(name="x").SerializeToString(), timeout=5)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_node_does_not_talk_to_a_server_of_another_authority(tmp_path: Path, pems: dict[str, PeerTls]) -> None:
+    async with (
+        PeerNode("n1", tmp_path / "1", tls=pems["n1"]) as n1,
+        PeerNode("n2", tmp_path / "2", tls=pems["stranger"]) as n2,
+    ):
+        n1.knows(n2)
+        await until(lambda: n1.peers.links["n2"].problem)
+        assert "UNAVAILABLE" in n1.peers.links["n2"].problem
+
+
+async def test_certificates_are_replaced_by_replacing_their_files(tmp_path: Path, pems: dict[str, PeerTls]) -> None:
+    directory = tmp_path / "pems"
+    directory.mkdir()
+
+    def put(tls: PeerTls) -> PeerTls:
+        copies = PeerTls(directory / "crt", directory / "key", directory / "ca")
+        for source, target in zip(tls, copies, strict=True):
+            shutil.copyfile(source, target)
+        return copies
+
+    async with (
+        PeerNode("n1", tmp_path / "1", tls=put(pems["stranger"])) as n1,
+        PeerNode("n2", tmp_path / "2", tls=pems["n2"]) as n2,
+    ):
+        n1.knows(n2)
+        n2.knows(n1)
+        await until(lambda: n1.peers.links["n2"].problem and n2.peers.links["n1"].problem)
+        put(pems["n1"])
+        await n1.has_opened(n2)
+        await n2.has_opened(n1)
+        for path in directory.iterdir():
+            path.unlink()
+        with pytest.raises(OSError, match="No such file"):
+            await n1.peers.introduce(n2.address, raft_pb2.IntroduceRequest(), 5)
+        # The server goes on with the certificates that it read last.
+        response = await n2.peers.introduce(n1.address, raft_pb2.IntroduceRequest(), 5)
+        assert response.name == "n1"
+
+
+async def test_a_server_with_unreadable_certificates_does_not_start(tmp_path: Path, pems: dict[str, PeerTls]) -> None:
+    garbage = tmp_path / "garbage.pem"
+    garbage.write_text("no certificate")
+    async with PeerNode("n1", tmp_path / "1") as n1:
+        for tls in (
+            pems["n1"]._replace(key=tmp_path / "missing.pem"),
+            pems["n1"]._replace(certificate=garbage),
+        ):
+            with pytest.raises(OSError, match=r"missing\.pem|cannot listen"):
+                await PeerServer("127.0.0.1:0", n1.servicer, QUICK, tls).start()
