@@ -23,7 +23,8 @@ from persistence.errors import Damaged
 from persistence.snapshot import SnapshotMeta, SnapshotReader, newest_valid, remove_temporaries
 from persistence.wal import Wal, WalOptions
 from replication.core.log import RaftLog
-from replication.core.raft import Raft
+from replication.core.membership import Configuration
+from replication.core.raft import Raft, Settings
 from replication.node import Node
 from replication.storage import LogEnd
 
@@ -91,7 +92,13 @@ def _keys(machine: Machine) -> int:
 
 def new_raft(name: str, end: LogEnd, applied: int) -> Raft:
     """Return the consensus core of a cluster of one voter as the disk left it."""
-    return Raft(name, [name], end.hard_state, RaftLog(end.last_index, end.last_term, applied))
+    raft_log = RaftLog(end.last_index, end.last_term, applied)
+    return Raft(name, Settings(), end.hard_state, Configuration((name,)), raft_log, no_chance)
+
+
+def no_chance(_count: int) -> int:
+    """Return 0 always: a single voter's election races nobody."""
+    return 0
 
 
 async def replay(node: Node) -> None:
