@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from kvservice.cli_ctl import app as ctl_app
 from kvservice.cli_settings import (
     EXIT_CLEAN,
     EXIT_DATA_DIRECTORY,
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Show settings and examples of them.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.add_typer(ctl_app, name="ctl")
 
 # The commands that take every setting as a flag have a parser of their own, also for --help.
 _TAKES_SETTINGS = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
