@@ -56,6 +56,20 @@ def serve(context: typer.Context) -> None:
     raise typer.Exit(serve_command(context.args, os.environ))
 
 
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def dev(
+    context: typer.Context,
+    nodes: Annotated[int, typer.Option("--nodes", metavar="N", min=1, max=9, help="How many nodes.")] = 3,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", metavar="DIR", help="Keep the data here; by default it is temporary.")
+    ] = None,
+) -> None:
+    """Run a cluster on this machine until Ctrl-C; further flags go to every `redan serve`."""
+    from kvservice.cli_dev import dev_command
+
+    raise typer.Exit(dev_command(nodes, directory, context.args))
+
+
 @config_app.command("print", context_settings=_TAKES_SETTINGS, add_help_option=False)
 def config_print(context: typer.Context) -> None:
     """Show the settings that `redan serve` would use with the same arguments, and where they come from."""

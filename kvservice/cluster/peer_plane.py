@@ -1,0 +1,234 @@
+"""The plane between nodes, assembled: who this node says it is, what it answers to others, and its links to them.
+
+Order: ``start`` binds and answers Introduce, also while the node has no cluster → ``enter`` once the charter is durable
+→ ``attach`` once the log is read: from here on peers reach the node → ``stop``.
+
+Guarantees: an address that cannot be had is an OSError. A node that asks to join under the name of a member that lives
+elsewhere is refused.
+Leaves to the caller: the decision how to begin (kvservice/cluster/bootstrap), and what happens to messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from time import time_ns
+from typing import TYPE_CHECKING, Final
+
+import grpc
+
+from kvservice.cluster.admin import Administration
+from kvservice.cluster.bootstrap import Newcomer
+from kvservice.cluster.charter import Charter
+from kvservice.cluster.errors import NotTheLeader
+from kvservice.cluster.members import Addresses, Members
+from kvservice.config import Config
+from kvservice.config_values import HostPort, parse_address, parse_member_name
+from kvservice.errors import RedanError, RequestError
+from kvservice.logs import Event, Log
+from persistence.disk import Disk
+from redan.raft.v1 import raft_pb2
+from replication.core import membership
+from replication.core.membership import Configuration
+from replication.peer_channel import Dialer, PeerOptions, PeerTls
+from replication.peer_greeting import Introduction, NodeIdentity
+from replication.peer_server import PeerServer
+from replication.peer_servicer import Attached, ForwardStream, PeerServicer, RpcRefused
+from replication.peers import PeerEvent, Peers
+from replication.snapshot_receiver import SnapshotReceiver
+from replication.snapshot_stream import SnapshotSender
+from replication.wire import StateDigest
+
+if TYPE_CHECKING:
+    from replication.node import Node
+
+log = Log("peers")
+
+_EVENTS: Final = {
+    PeerEvent.CONNECTED: (Event.PEER_CONNECTED, log.info),
+    PeerEvent.LOST: (Event.PEER_LOST, log.warning),
+    PeerEvent.UNREACHABLE: (Event.PEER_UNREACHABLE, log.warning),
+    PeerEvent.SNAPSHOT_SENT: (Event.SNAPSHOT_SENT, log.info),
+    PeerEvent.SNAPSHOT_NOT_SENT: (Event.SNAPSHOT_NOT_SENT, log.warning),
+}
+
+
+class PeerPlane:
+    """What other nodes see of this one, and it of them."""
+
+    def __init__(self, config: Config, members: Members, snapshots: Path, disk: Disk, directory_id: str) -> None:
+        # snapshots: their directory. directory_id: random, of this data directory.
+        self._config = config
+        self._members = members
+        self._snapshots = snapshots
+        self._disk = disk
+        self._directory_id = directory_id
+        self._charter: Charter | None = None
+        self._node: Node | None = None
+        self._receiver: SnapshotReceiver | None = None
+        self.first = Configuration(())
+        """What the settings say of the first members; told to others that found a cluster."""
+        options = PeerOptions(snapshot_bytes_per_second=config.snapshot_transfer_bytes_per_second)
+        tls = _tls_of(config)
+        self.identity = NodeIdentity(config.name, time_ns())
+        self.dialer = Dialer(options, tls)
+        self.servicer = PeerServicer(
+            self.identity, introduce=self._introduce, join=self._join, on_greeted=self._greeted
+        )
+        self._server = PeerServer(str(config.peer_addr), self.servicer, options, tls)
+        sender = SnapshotSender(snapshots, disk, self.identity, self.dialer)
+        self.peers = Peers(self.identity, self.dialer, sender, hears=self.servicer.hears, on_event=self._happened)
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Bind and answer Introduce. Raises OSError."""
+        await self._server.start()
+        log.info(Event.LISTENING, plane="peer", address=self._server.address)
+
+    def advertise(self, resp: HostPort, grpc_address: HostPort) -> None:
+        """Settle where this node says it is reached, now that all ports are known."""
+        config = self._config
+        own = Addresses(
+            str(config.advertise_peer_addr or self._server.address),
+            str(config.advertise_resp_addr or resp),
+            str(config.advertise_grpc_addr or grpc_address),
+        )
+        self._members.own = own
+        identity = self.identity
+        identity.peer_address, identity.resp_address, identity.grpc_address = own
+        listed = {member.name: str(member.address) for member in config.initial_cluster}
+        addresses = listed or {config.name: own.peer}
+        self.first = Configuration(tuple(sorted(addresses)), addresses=addresses)
+
+    def newcomer(self, *, may_found: bool) -> Newcomer:
+        """Return how this node presents itself while it has no cluster."""
+        address = self.first.addresses.get(self._config.name, "") if not self._config.join else ""
+        return Newcomer(self._config.name, self._directory_id, address or self._members.own.peer, may_found)
+
+    def enter(self, charter: Charter) -> None:
+        """Belong to a cluster; its charter is durable."""
+        self._charter = charter
+        self._members.cluster_id = self.identity.cluster_id = charter.cluster_id
+
+    def attach(
+        self,
+        node: Node,
+        forward: Callable[[ForwardStream], Awaitable[None]],
+        on_digest: Callable[[str, StateDigest], None],
+    ) -> None:
+        """Let peers reach the node."""
+        self._node = node
+        self._receiver = SnapshotReceiver(self._snapshots, self._disk, node.snapshot_received)
+        self._administration = Administration(self._members, lambda: node)
+        self.peers.attach(node)
+        self.servicer.attach(Attached(node, self._receiver, forward, on_digest))
+
+    def configuration_changed(self, configuration: Configuration, index: int) -> None:
+        """Take over who the members are."""
+        before = self._members.configuration
+        self._members.configuration_changed(configuration, index)
+        for introduction in self.peers.introductions.values():
+            self._meet(introduction)
+        if configuration != before:
+            log.info(
+                Event.MEMBERS_CHANGED,
+                voters=", ".join(configuration.voters),
+                learners=", ".join(configuration.learners),
+                outgoing=", ".join(configuration.outgoing),
+                index=index,
+            )
+
+    async def stop(self) -> None:
+        """End links, streams and the server; may be called without a start."""
+        await self.peers.stop()
+        await self._server.stop()
+        if self._receiver is not None:
+            receiver, self._receiver = self._receiver, None
+            await receiver.stop()
+
+    # -- what others ask ----------------------------------------------------------------------------------------------
+
+    def _introduce(self, _request: raft_pb2.IntroduceRequest) -> raft_pb2.IntroduceResponse:
+        identity, charter, node = self.identity, self._charter, self._node
+        response = raft_pb2.IntroduceResponse(
+            cluster_id=identity.cluster_id,
+            name=identity.name,
+            resp_address=identity.resp_address,
+            grpc_address=identity.grpc_address,
+            incarnation=identity.incarnation,
+        )
+        if charter is None:
+            response.is_fresh = True
+            response.fresh_cluster_id = self._directory_id
+            response.configuration = membership.encode(self.first)
+            return response
+        response.founders.update(charter.founders)
+        response.configuration = membership.encode(self._members.configuration)
+        if node is not None:
+            response.term = node.term
+            response.commit_index = node.commit_index
+            response.leader = node.leader_id or ""
+        return response
+
+    async def _join(self, request: raft_pb2.JoinRequest) -> raft_pb2.JoinResponse:
+        """Add the node that asks as a learner, or say where the leader is."""
+        node, members = self._node, self._members
+        if node is None or self._charter is None:
+            raise RpcRefused(grpc.StatusCode.UNAVAILABLE, f"{self.identity.name} has no cluster yet")
+        if request.cluster_id and request.cluster_id != members.cluster_id:
+            text = f"this is cluster {members.cluster_id}, and {request.cluster_id} was asked for"
+            raise RpcRefused(grpc.StatusCode.FAILED_PRECONDITION, text)
+        if not node.is_leader:
+            return self._not_the_leader()
+        try:
+            name, address = parse_member_name(request.name), str(parse_address(request.peer_address))
+        except ValueError as error:
+            raise RpcRefused(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+        progress = node.raft.progress.get(name)
+        known = members.configuration.addresses.get(name)
+        if name == members.name or (known not in (None, address) and progress is not None and progress.recent_active):
+            text = f"a member named {name} lives at {known or members.own.peer}: choose another name"
+            raise RpcRefused(grpc.StatusCode.FAILED_PRECONDITION, text)
+        try:
+            await self._administration.add(name, address)
+        except NotTheLeader:
+            return self._not_the_leader()
+        except RedanError as error:
+            final = isinstance(error, RequestError)
+            code = grpc.StatusCode.FAILED_PRECONDITION if final else grpc.StatusCode.UNAVAILABLE
+            raise RpcRefused(code, error.text) from error
+        return raft_pb2.JoinResponse(
+            accepted=True,
+            cluster_id=members.cluster_id,
+            leader=members.name,
+            leader_address=members.own.peer,
+            configuration=membership.encode(members.configuration),
+        )
+
+    def _not_the_leader(self) -> raft_pb2.JoinResponse:
+        leader = (self._node.leader_id if self._node is not None else None) or ""
+        address = self._members.addresses_of(leader).peer if leader else ""
+        return raft_pb2.JoinResponse(cluster_id=self._members.cluster_id, leader=leader, leader_address=address)
+
+    # -- what happens -------------------------------------------------------------------------------------------------
+
+    def _greeted(self, introduction: Introduction) -> None:
+        self._meet(introduction)
+        self.peers.greeted(introduction)
+
+    def _happened(self, event: PeerEvent, peer: str, text: str) -> None:
+        name, write = _EVENTS[event]
+        write(name, peer=peer, text=text)
+        if (introduction := self.peers.introductions.get(peer)) is not None:
+            self._meet(introduction)
+
+    def _meet(self, introduction: Introduction) -> None:
+        addresses = Addresses(introduction.peer_address, introduction.resp_address, introduction.grpc_address)
+        self._members.met(introduction.name, addresses)
+
+
+def _tls_of(config: Config) -> PeerTls | None:
+    if config.peer_tls_cert is None or config.peer_tls_key is None or config.peer_tls_ca is None:
+        return None
+    return PeerTls(config.peer_tls_cert, config.peer_tls_key, config.peer_tls_ca)
