@@ -8,8 +8,8 @@ counted. A broken or refused stream is reported in the event loop's next turn, o
 not open the last few messages are kept, so that a vote asked for during the connect is not lost.
 Leaves to the caller: repeating what is lost (the consensus core does), and running `run` in a task.
 
-Measured here (two cores shared with the other side, replication/peers of two processes over loopback): the loss of a
-peer that was killed is known 3 ms after kill -9, of which 2 ms are its death.
+Measured here, two processes on two cores that others used as well: from kill -9 of the peer to the report of its loss
+5 ms at the median of 20 (3 ms at best); to connect and greet 2 to 5 ms. Throughput: replication/wire.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ stream that breaks is opened again, and the receiver says how far it is.
 
 Guarantees: the event loop reads no file. One chunk at a time is in memory. The file is held open from beginning to end,
 so purging it meanwhile takes its name and not its bytes. All transfers of a node together keep to one rate.
+Measured here: without a limit 220 MiB/s, both ends in one process, with its verification; no turn of the event loop
+above 3 ms. At the default limit of 100 MiB/s each end uses a quarter of a core.
 Leaves to the caller: whether the snapshot is still wanted (cancel `send`), and asking again after a failure.
 Reference: Raft thesis, section 5.3.
 """

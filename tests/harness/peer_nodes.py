@@ -7,6 +7,7 @@ Leaves to the caller: ending every node with ``stop`` (``async with`` does it).
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Self
@@ -37,6 +38,13 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
         while not condition():
             await asyncio.sleep(0.001)
     assert condition(), what
+
+
+def closed_port() -> int:
+    """Return a port on which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 class Listener:

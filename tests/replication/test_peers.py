@@ -7,31 +7,20 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import cast
 
-import grpc
-import pytest
-
-from redan.raft.v1 import raft_pb2
 from replication.core.membership import Configuration
 from replication.core.messages import AppendEntries, Entry, EntryKind, Heartbeat, Message, RequestVote
-from replication.peer_link import EXCHANGE, HELD_MESSAGES_MAX, LinkBroken
-from replication.peer_server import PeerServer
-from replication.peer_servicer import ForwardStream, StreamEnded
+from replication.peer_link import HELD_MESSAGES_MAX
 from replication.peers import PeerEvent
 from replication.wire import StateDigest
-from tests.harness.peer_nodes import QUICK, PeerNode, Proxy, echo, until
+from tests.harness.peer_nodes import QUICK, PeerNode, Proxy, closed_port, until
 
 HEARTBEAT = Heartbeat(3, 100, 7)
 
 
 def append(size: int, index: int = 100) -> AppendEntries:
     return AppendEntries(3, index - 1, 3, 98, [Entry(3, index, EntryKind.COMMANDS, 1000, b"x" * size)], 7)
-
-
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 async def test_messages_arrive_whole_and_in_order_with_the_start_of_their_sender(tmp_path: Path) -> None:
@@ -251,252 +240,43 @@ async def test_the_loss_of_a_killed_process_is_known_within_milliseconds(tmp_pat
     assert min(seconds) < 0.05, seconds
 
 
-# -- greetings ---------------------------------------------------------------------------------------------------------
+class NameServer(asyncio.DatagramProtocol):
+    """Answers every question for an address with the one that it is told."""
+
+    def __init__(self) -> None:
+        self.address = "127.0.0.2"
+        self.questions = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, packet: bytes, peer: tuple[str, int]) -> None:
+        question = packet[12:]
+        kind = question[question.index(b"\0") + 2]
+        answers = b""
+        if kind == 1:  # A; of AAAA there are none
+            self.questions += 1
+            answers = b"\xc0\x0c\0\x01\0\x01\0\0\x0e\x10\0\x04" + socket.inet_aton(self.address)
+        asked = question[: question.index(b"\0") + 5]
+        counts = b"\0\x01" + (b"\0\x01" if answers else b"\0\0") + b"\0\0\0\0"
+        self._transport.sendto(packet[:2] + b"\x81\x80" + counts + asked + answers, peer)
 
 
-async def test_a_node_of_another_cluster_is_refused_by_name(tmp_path: Path) -> None:
-    async with PeerNode("n1", tmp_path / "1") as n1, PeerNode("n2", tmp_path / "2", cluster_id="c2") as n2:
-        n1.knows(n2)
-        await until(lambda: n1.peers.links["n2"].problem)
-        assert n1.peers.links["n2"].problem == "FAILED_PRECONDITION: n1 belongs to cluster c1, and n2 to c2"
-        assert n2.listener.received == []
-        assert n2.listener.lost == []
-
-
-async def test_an_address_that_belongs_to_another_node_is_refused_by_name(tmp_path: Path) -> None:
-    async with PeerNode("n1", tmp_path / "1") as n1, PeerNode("n3", tmp_path / "3") as n3:
-        n1.peers.peers_changed(Configuration(("n1", "n2"), addresses={"n2": n3.address}))
-        await until(lambda: n1.peers.links["n2"].problem)
-        assert n1.peers.links["n2"].problem == "FAILED_PRECONDITION: n1 looks for a node named n2, this is n3"
-
-
-async def test_a_node_that_is_in_no_cluster_yet_is_unavailable_and_reached_later(tmp_path: Path) -> None:
-    async with PeerNode("n1", tmp_path / "1") as n1, PeerNode("n2", tmp_path / "2", attached=False) as n2:
-        n1.knows(n2)
-        await until(lambda: n1.peers.links["n2"].problem)
-        assert n1.peers.links["n2"].problem == "UNAVAILABLE: n2 starts or stops"
-        n2.attach()
-        await n1.has_opened(n2)
-
-
-async def test_a_later_start_ends_the_streams_of_earlier_ones_and_an_earlier_is_refused(tmp_path: Path) -> None:
-    async with (
-        PeerNode("n2", tmp_path / "2") as n2,
-        PeerNode("n1", tmp_path / "a", incarnation=5) as old,
-        PeerNode("n1", tmp_path / "b", incarnation=6) as new,
-    ):
-        old.knows(n2)
-        await old.has_opened(n2)
-        new.knows(n2)
-        await new.has_opened(n2)
-        await until(lambda: not old.peers.links["n2"].is_open)
-        assert [peer for peer, _ in n2.listener.lost] == ["n1"], "the earlier start has ended"
-        await until(lambda: "this start has number 5, and 6 was here" in old.peers.links["n2"].problem)
-        new.peers.send("n2", [HEARTBEAT])
-        old.peers.send("n2", [HEARTBEAT])
-        await until(lambda: n2.listener.received)
-        assert n2.listener.received == [("n1", 6, HEARTBEAT)]
-        assert new.peers.links["n2"].is_open
-
-
-async def test_a_second_stream_of_the_same_start_takes_the_place_of_the_first_without_a_loss(tmp_path: Path) -> None:
-    async with (
-        PeerNode("n2", tmp_path / "2") as n2,
-        PeerNode("n1", tmp_path / "a", incarnation=5) as first,
-        PeerNode("n1", tmp_path / "b", incarnation=5) as second,
-    ):
-        first.knows(n2)
-        await first.has_opened(n2)
-        second.knows(n2)
-        await second.has_opened(n2)
-        await until(lambda: first.listener.lost)
-        assert n2.servicer.hears("n1")
-        assert n2.listener.lost == []
-        await first.peers.stop()
-
-
-async def test_who_greets_and_is_unknown_is_dialed_as_long_as_it_is_heard(tmp_path: Path) -> None:
-    async with PeerNode("n2", tmp_path / "2") as joining:
-        async with PeerNode("n1", tmp_path / "1") as leader:
-            leader.knows(joining)
-            await leader.has_opened(joining)
-            await joining.has_opened(leader)
-            joining.peers.send("n1", [HEARTBEAT])
-            await until(lambda: leader.listener.received)
-        await until(lambda: "n1" not in joining.peers.links)
-
-
-async def test_nodes_that_know_each_other_only_by_greeting_do_not_keep_each_other(tmp_path: Path) -> None:
-    async with PeerNode("n1", tmp_path / "1") as n1, PeerNode("n2", tmp_path / "2") as n2:
-        n1.knows(n2)
-        await n2.has_opened(n1)
-        assert n2.peers.links["n1"].in_return
-        n1.knows()
-        await until(lambda: not n1.peers.links and not n2.peers.links)
-        await until(lambda: not n1.servicer.hears("n2") and not n2.servicer.hears("n1"))
-
-
-async def test_a_removed_peer_gets_what_was_sent_before_and_then_nothing(tmp_path: Path) -> None:
-    async with PeerNode("n1", tmp_path / "1") as n1, PeerNode("n2", tmp_path / "2") as n2:
-        n1.knows(n2)
-        await n1.has_opened(n2)
-        n1.peers.send("n2", [HEARTBEAT])
-        n1.knows()
-        n1.peers.send("n2", [HEARTBEAT])
-        await until(lambda: not n2.servicer.hears("n1"))
-        assert len(n2.listener.received) == 1
-        assert n1.peers.unroutable == 1
-
-
-# -- hostile bytes -----------------------------------------------------------------------------------------------------
-
-
-def hello(receiver: str = "n2", sender: str = "n9") -> bytes:
-    greeting = raft_pb2.Greeting(cluster_id="c1", sender=sender, receiver=receiver, feature_level=1, incarnation=1)
-    return raft_pb2.ExchangeRequest(greeting=greeting).SerializeToString()
-
-
-async def spoken_to(node: PeerNode, *requests: bytes) -> tuple[grpc.StatusCode, str]:
-    """Say something on an Exchange stream; return how it ended."""
-    async with grpc.aio.insecure_channel(node.address) as channel:
-        call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(EXCHANGE)()
-        try:
-            for request in requests:
-                await call.write(request)
-            while isinstance(await call.read(), bytes):
-                pass
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            pass
-        return await call.code(), await call.details()
-
-
-@pytest.mark.parametrize(
-    ("requests", "code", "says"),
-    [
-        ([b"\xff\xff\xff"], grpc.StatusCode.FAILED_PRECONDITION, "has to be a greeting"),
-        ([b""], grpc.StatusCode.FAILED_PRECONDITION, "has to be a greeting"),
-        ([b"GET / HTTP/1.1\r\n\r\n"], grpc.StatusCode.FAILED_PRECONDITION, "has to be a greeting"),
-        ([hello(sender="n2")], grpc.StatusCode.FAILED_PRECONDITION, "names have to differ"),
-        ([hello(), b"\xff\xff\xff"], grpc.StatusCode.INVALID_ARGUMENT, "n9 sent no message"),
-        ([hello(), hello()], grpc.StatusCode.INVALID_ARGUMENT, "only in the first request"),
-        ([hello(), b"\x22\xff\xff\xff\xff\x7fabc"], grpc.StatusCode.INVALID_ARGUMENT, "behind the request"),
-    ],
-)
-async def test_bytes_that_are_no_message_end_their_stream_with_a_reason_and_reach_nobody(
-    tmp_path: Path, requests: list[bytes], code: grpc.StatusCode, says: str
-) -> None:
-    async with PeerNode("n2", tmp_path / "2") as n2, PeerNode("n1", tmp_path / "1") as n1:
-        n1.knows(n2)
-        await n1.has_opened(n2)
-        got, details = await spoken_to(n2, *requests)
-        assert (got, says in details) == (code, True), details
-        n1.peers.send("n2", [HEARTBEAT])
-        await until(lambda: n2.listener.received)
-        assert [sender for sender, _, _ in n2.listener.received] == ["n1"]
-
-
-async def test_what_the_node_should_not_have_raised_is_reported(tmp_path: Path) -> None:
-    async with PeerNode("n1", tmp_path / "1") as n1, PeerNode("n2", tmp_path / "2") as n2:
-        n1.knows(n2)
-        await n1.has_opened(n2)
-        n2.listener.raises = AssertionError("the core is broken")
-        n1.peers.send("n2", [HEARTBEAT])
-        await until(lambda: n2.defects)
-        assert str(n2.defects[0]) == "the core is broken"
-
-
-# -- calls -------------------------------------------------------------------------------------------------------------
-
-
-async def test_a_node_introduces_itself_also_before_it_is_in_a_cluster(tmp_path: Path) -> None:
-    async with (
-        PeerNode("n1", tmp_path / "1") as n1,
-        PeerNode("n2", tmp_path / "2", cluster_id="", attached=False) as n2,
-    ):
-        response = await n1.peers.introduce(n2.address, raft_pb2.IntroduceRequest(name="n1"), 5)
-        assert (response.name, response.cluster_id, response.leader) == ("n2", "", "n1")
-
-
-async def test_a_join_is_answered_or_refused_with_its_reason(tmp_path: Path) -> None:
-    async with PeerNode("n1", tmp_path / "1") as n1, PeerNode("n2", tmp_path / "2") as n2:
-        response = await n1.peers.join(n2.address, raft_pb2.JoinRequest(name="n1"), 5)
-        assert (response.accepted, response.leader) == (True, "n2")
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await n1.peers.join(n2.address, raft_pb2.JoinRequest(), 5)
-        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert caught.value.details() == "who joins has a name"
-
-
-async def test_forwarded_calls_are_answered_on_their_stream(tmp_path: Path) -> None:
-    async with PeerNode("n1", tmp_path / "1") as n1, PeerNode("n2", tmp_path / "2") as n2:
-        n1.knows(n2)
-        stream = await n1.peers.open_forward("n2")
-        for call_id in range(3):
-            call = raft_pb2.ForwardCall(call_id=call_id, commands=b"%d" % call_id)
-            await stream.write(raft_pb2.ForwardRequest(term=4, calls=[call]))
-        responses = [await stream.read() for _ in range(3)]
-        assert [response.replies[0].replies for response in responses if response] == [b"0", b"1", b"2"]
-        reading = asyncio.ensure_future(stream.read())
-        await stream.close()
-        assert await reading is None
-
-
-async def test_the_end_of_a_forward_stream_is_known_at_once_on_both_sides(tmp_path: Path) -> None:
-    ended: list[str] = []
-
-    async def serve(stream: ForwardStream) -> None:
-        try:
-            await echo(stream)
-        finally:
-            ended.append(stream.peer.name)
-
-    async with (
-        PeerNode("n1", tmp_path / "1") as n1,
-        PeerNode("n2", tmp_path / "2", forward=serve) as n2,
-        Proxy(n2.address) as proxy,
-    ):
-        n1.knows(n2, at={"n2": proxy.address})
-        stream = await n1.peers.open_forward("n2")
-        stream.on_ended(lambda: ended.append("n2"))
-        await stream.write(raft_pb2.ForwardRequest(term=1))
-        assert await stream.read() is not None
-        proxy.cut()
-        await until(lambda: sorted(ended) == ["n1", "n2"])
-        assert await stream.read() is None
-        assert "UNAVAILABLE" in stream.problem
-        with pytest.raises(LinkBroken):
-            await stream.write(raft_pb2.ForwardRequest(term=1))
-        await stream.close()
-
-
-async def test_a_forward_stream_that_its_follower_closes_ends_for_the_leader(tmp_path: Path) -> None:
-    ended: list[str] = []
-
-    async def serve(stream: ForwardStream) -> None:
-        try:
-            while True:
-                await stream.write(raft_pb2.ForwardResponse(term=1))
-        except (StreamEnded, asyncio.CancelledError):
-            ended.append(stream.peer.name)
-
-    async with PeerNode("n1", tmp_path / "1") as n1, PeerNode("n2", tmp_path / "2", forward=serve) as n2:
-        n1.knows(n2)
-        stream = await n1.peers.open_forward("n2")
-        assert await stream.read() is not None
-        await stream.close()
-        await until(lambda: ended == ["n1"])
-
-
-async def test_a_forward_stream_to_a_node_that_is_not_there_says_so(tmp_path: Path) -> None:
+async def test_the_name_of_a_peer_is_resolved_again_for_every_dial(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    transport, names = await loop.create_datagram_endpoint(NameServer, local_addr=("127.0.0.1", 0))
+    server_port = transport.get_extra_info("sockname")[1]
     async with PeerNode("n1", tmp_path / "1") as n1:
-        with pytest.raises(LinkBroken, match="nobody knows where n2 is"):
-            await n1.peers.open_forward("n2")
-        n1.peers.peers_changed(Configuration(("n1", "n2"), addresses={"n2": f"127.0.0.1:{closed_port()}"}))
-        with pytest.raises(LinkBroken, match="n2 takes no commands"):
-            await n1.peers.open_forward("n2")
-
-
-async def test_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
-    async with PeerNode("n1", tmp_path / "1") as n1, PeerNode("n2", tmp_path / "2") as n2:
-        with pytest.raises(OSError, match="cannot listen on"):
-            await PeerServer(n1.address, n2.servicer, QUICK).start()
+        async with PeerNode("n2", tmp_path / "2", host="127.0.0.2") as n2:
+            port = int(n2.address.rpartition(":")[2])
+            # Asked for with a lifetime of an hour: the dial after it asks again.
+            at = f"dns://127.0.0.1:{server_port}/n2.redan.test:{port}"
+            n1.peers.peers_changed(Configuration(("n1", "n2"), addresses={"n2": at}))
+            await n1.has_opened(n2)
+        names.address = "127.0.0.3"
+        async with PeerNode("n2", tmp_path / "2", host="127.0.0.3", port=port, incarnation=2) as moved:
+            await n1.has_opened(moved)
+            n1.peers.send("n2", [HEARTBEAT])
+            await until(lambda: moved.listener.received)
+        assert names.questions >= 2
+    transport.close()
