@@ -1,14 +1,10 @@
-"""Reads old entries of the log beside the node, in a thread: for a peer that is behind what memory holds.
+"""Reads old entries of the log: for a peer that is behind what memory holds, and for the rest of a replay.
 
-Guarantees: ``read`` never waits; results come in the order of the calls, on the thread of the node, each with at least
-one entry or an error; what is read at once is bounded by ``bytes_max`` and one entry.
-Leaves to the caller: how many reads it asks for at once; the node asks for one a peer.
+Guarantees: a result has at least one entry or is an error; it is bounded by ``bytes_max`` and one entry.
+Leaves to the caller: not to wait for the disk in an event loop (replication/threaded_reader).
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from persistence.errors import Damaged, StorageError
 from replication.core.messages import Entry
@@ -31,23 +27,12 @@ def read_entries(storage: LogStore, from_index: int, to_index: int, bytes_max: i
     return entries or Damaged("the log", 0, f"it does not hold the entry {from_index}")
 
 
-class ThreadedReader:
-    """Reads one after the other in a thread of its own, so that the event loop never waits for the disk."""
+class InlineReader:
+    """Reads within the call: for a node that no event loop waits for."""
 
-    def __init__(self, storage: LogStore, call: Callable[[Callable[[], None]], object]) -> None:
-        # call: hands a function to the thread of the node, as ``loop.call_soon_threadsafe`` does.
+    def __init__(self, storage: LogStore) -> None:
         self._storage = storage
-        self._call = call
-        self._thread = ThreadPoolExecutor(1, "log-reader")
 
     def read(self, from_index: int, to_index: int, bytes_max: int, done: Fetched) -> None:
-        """Read entries from ``from_index`` on; ``done`` gets them, or the error, on the thread of the node."""
-        self._thread.submit(self._read, from_index, to_index, bytes_max, done)
-
-    def close(self) -> None:
-        """Forget what is not begun, and wait for what is."""
-        self._thread.shutdown(cancel_futures=True)
-
-    def _read(self, from_index: int, to_index: int, bytes_max: int, done: Fetched) -> None:
-        found = read_entries(self._storage, from_index, to_index, bytes_max)
-        self._call(lambda: done(found))
+        """Read entries from ``from_index`` on; ``done`` gets them, or the error, in this call."""
+        done(read_entries(self._storage, from_index, to_index, bytes_max))

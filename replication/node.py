@@ -1,35 +1,72 @@
 """The driver of the consensus core. The order is law and stands here only:
 
 1. *persist*: hand hard state and entries to the log; its thread makes one write and one fdatasync of all that waits;
-2. *send*: messages to peers (none with one voter);
-3. *commit*: the durable report goes into the core, which counts it and moves the commit index;
+2. *send*: messages that promise nothing; a leader's entries go out beside its own disk;
+3. *commit*: once the log reports them durable, the messages that promise something go out (votes, acknowledgements),
+   and the core counts this node's own disk;
 4. *apply*: committed entries change the state machine, in order;
-5. *answer*: the state machine answers whom the batch names.
+5. *answer*: the state machine answers whom the batch names, and reads that were confirmed are run.
 
-Crash points, in this order: ``proposed``, ``persisting``, ``durable``, ``applying``, ``applied``.
+Crash points stand between the steps: replication/crash_points.
 
-Guarantees: an entry is applied after it is durable, once, in order. No task, future or lock for a proposal.
-Leaves to the caller: calling on one thread only (the event loop's); time; the content of entries.
-Reference: etcd-io/raft ``doc.go``, the numbered duties of the caller.
+Guarantees: an entry is applied once, in order, after it is committed; a promise is sent after what it rests on is
+durable. Whoever proposes or reads is answered for once (replication/waiters). No task, future or lock for a proposal.
+No clock, no thread, no event loop: whatever waits goes through a port and comes back as a call.
+Leaves to the caller: calling on one thread only (the event loop's), a tick every 10 ms, the content of entries, and
+that messages come from members of the group.
+Reference: etcd-io/raft ``doc.go``, the numbered duties of the caller; Raft thesis, section 10.2.1.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Final
 
 from persistence.errors import StorageError
-from replication.core.messages import Entry, EntryKind, HardState
+from replication.changes import ChangeDone, Changes, PendingChange
+from replication.core.membership import Change, Configuration, decode
+from replication.core.messages import (
+    AppendEntries,
+    Entry,
+    EntryKind,
+    Fetch,
+    InstallSnapshot,
+    Message,
+    Ready,
+)
 from replication.core.raft import Raft, Role
-from replication.errors import Stopped
-from replication.ports import CrashPoint, LogStore, StateMachine
+from replication.crash_points import no_crash
+from replication.entry_reader import InlineReader
+from replication.errors import NotLeading, ReplicationError, Stopped
+from replication.node_status import NodeStatus
+from replication.outbox import Outbox
+from replication.ports import CrashPoint, EntryReader, LogStore, NoPeers, StateMachine, Transport
+from replication.replay import Replay
+from replication.waiters import Proposals, Reads, Refusal
+
+__all__ = ["OUTCOME_TIMEOUT_MS", "TICK_MS", "Node", "no_crash"]
+
+TICK_MS: Final = 10
+OUTCOME_TIMEOUT_MS: Final = 5000
+"""How long after the loss of leadership the fate of a proposal may stay open: several elections."""
+FETCH_BYTES_MAX: Final = 1 << 20
+"""Read for a peer at once: as much as goes into one append."""
+UNAPPLIED_BYTES_MAX: Final = 256 << 20
+"""Entries are refused while more waits to be applied: a follower that loads a snapshot does not fill its memory."""
+KEPT_BYTES: Final = 64 << 20
+"""Log kept beyond the snapshots for a peer that is not further behind: a restart of it costs no snapshot."""
+
+CONFIGURATION = EntryKind.CONFIGURATION
+LEADER = Role.LEADER
 
 
-def no_crash(_point: str) -> None:
-    """Do nothing: production's crash point."""
+def _ignore(_error: StorageError) -> None:
+    """Tell nobody."""
 
 
-class Node:
+class Node(NodeStatus):
     """One node of one consensus group."""
 
     def __init__(
@@ -37,171 +74,452 @@ class Node:
         raft: Raft,
         storage: LogStore,
         machine: StateMachine,
+        transport: Transport | None = None,
         *,
         wall_clock_ms: Callable[[], int],
+        reader: EntryReader | None = None,
         crash_point: CrashPoint = no_crash,
         last_stamp_ms: int = 0,
+        outcome_timeout_ms: int = OUTCOME_TIMEOUT_MS,
+        on_damage: Callable[[StorageError], None] = _ignore,
+        on_failed: Callable[[StorageError], None] = _ignore,
     ) -> None:
         # last_stamp_ms: the latest stamp in the log, which may be ahead of the machine's and of a clock that stepped.
+        # on_damage: old entries cannot be read, so a peer is sent a snapshot; it has to be of the state as it is now.
+        # on_failed: committed entries cannot be read; the node has stopped.
         self.raft = raft
         self.machine = machine
+        self.transport = transport if transport is not None else NoPeers()
+        self._log = raft.log
         self._storage = storage
+        self._reader = reader if reader is not None else InlineReader(storage)
         self._wall_clock_ms = wall_clock_ms
         self._crash_point = crash_point
-        self._batches: deque[tuple[int, object]] = deque()
-        """(index, batch) of entries proposed here and not yet applied, in order of index."""
-        self._unpersisted: deque[tuple[int, int, int]] = deque()
-        """(token, term, last index) of what the log was given and has not reported durable."""
-        self._token = 0
+        self._on_damage = on_damage
+        self._on_failed = on_failed
         self._last_stamp_ms = max(machine.stamp_ms, last_stamp_ms)
-        self._replayed_to = raft.log.applied
-        self._replay_end = raft.log.last_index
-        self._replay: Iterator[Entry] | None = None
+        """At least that of any entry of the log, applied or not."""
+        self._outcome_ticks = outcome_timeout_ms // TICK_MS
+        self._ticks = 0
+        self._proposals = Proposals()
+        self._current = self._proposals.current
+        self._reads = Reads()
+        self._changes = Changes()
+        self._outbox = Outbox(self.transport, crash_point)
+        self._unpersisted: deque[tuple[int, int, int, list[tuple[str, Message]]]] = deque()
+        """(token, term, last index, promises) of what the log was given and has not reported durable."""
+        self._token = 0
+        self._leadership: tuple[str | None, bool, int] = (None, False, raft.term)
+        """What the machine was told last: leader, whether it is this node, term."""
+        self._replay = Replay(raft, storage, self._reader, self._apply_replayed)
+        self._is_advancing = False
+        self._is_advance_due = False
+        self._restoring: InstallSnapshot | None = None
+        """The snapshot that the machine is loading."""
+        self._restore_next: InstallSnapshot | None = None
+        """A newer one, which came meanwhile."""
+        self._incarnations: dict[str, int] = {}
+        """The newest life of each peer that a message came from. Bound: the members."""
+        self._purged_before = 0
         self.is_stopped = False
+        self.reads_at_once = False
+        """Whether reads may run on the applied state without asking: this node is the only voter, and leads."""
         self.bytes_pending = 0
-        """Payload bytes proposed here and not yet applied."""
+        """Payload bytes proposed here whose fate is not known."""
 
-    # -- what it is ---------------------------------------------------------------------------------------------------
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this node leads, as far as it knows."""
-        return self.raft.role is Role.LEADER
-
-    @property
-    def leader_id(self) -> str | None:
-        """Name of the leader, or None during an election."""
-        return self.raft.leader
-
-    @property
-    def term(self) -> int:
-        """Current term."""
-        return self.raft.term
-
-    @property
-    def last_index(self) -> int:
-        """Index of the last entry of the log."""
-        return self.raft.log.last_index
-
-    @property
-    def commit_index(self) -> int:
-        """Index of the last committed entry."""
-        return self.raft.log.committed
-
-    @property
-    def applied_index(self) -> int:
-        """Index of the last applied entry."""
-        return self._replayed_to if not self.is_replayed else self.raft.log.applied
-
-    @property
-    def hard_state(self) -> HardState:
-        """Term and vote."""
-        return HardState(self.raft.term, self.raft.vote)
-
-    @property
-    def is_replayed(self) -> bool:
-        """Whether every entry of earlier runs is applied."""
-        return self._replayed_to >= self._replay_end
-
-    @property
-    def replay_remaining(self) -> int:
-        """Entries of earlier runs still to apply."""
-        return max(0, self._replay_end - self._replayed_to)
-
-    @property
-    def proposals_pending(self) -> int:
-        """Entries proposed here and not yet applied."""
-        return len(self._batches)
-
-    # -- proposing ----------------------------------------------------------------------------------------------------
+    # -- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Campaign: with one voter the election ends with the next durable report."""
-        self.raft.campaign()
-        self._persist()
+        """Tell who the members are; campaign at once where there is no other voter: then its disk is all it needs."""
+        self._tell_configuration(self.raft.configuration)
+        self._campaign_if_alone()
+        self._advance()
+
+    def tick(self) -> None:
+        """Let 10 ms pass."""
+        if self.is_stopped:
+            return
+        self._ticks += 1
+        self.raft.stamp_ms = self.next_stamp_ms()
+        self.raft.tick()
+        if self._proposals.are_displaced:
+            self._refuse(self._proposals.expired(self._ticks))
+        self._advance()
+
+    def stop(self) -> None:
+        """Refuse further proposals, messages and reports; what was not reported durable is never answered."""
+        self.is_stopped = True
+
+    def _campaign_if_alone(self) -> None:
+        if self.raft.is_sole_voter and not self.is_leader:
+            self.raft.stamp_ms = self.next_stamp_ms()
+            self.raft.campaign()
+
+    # -- what clients want --------------------------------------------------------------------------------------------
 
     def next_stamp_ms(self) -> int:
         """Return the stamp of the next entry: the wall clock, but never before an earlier stamp."""
         now_ms = self._wall_clock_ms()
-        self._last_stamp_ms = max(self._last_stamp_ms, self.machine.stamp_ms, now_ms)
+        if now_ms > self._last_stamp_ms:
+            self._last_stamp_ms = now_ms
         return self._last_stamp_ms
 
     def propose(self, kind: int, payload: bytes, batch: object) -> int:
         """Append an entry and start to make it durable; return its index. ``batch`` comes back with ``apply``.
 
-        Raises NotLeading or Stopped; nothing was appended then.
+        Raises NotLeading, Overloaded or Stopped; nothing was appended then. Hot.
         """
         if self.is_stopped:
             raise Stopped
         entry = self.raft.propose(kind, self.next_stamp_ms(), payload)
-        self._batches.append((entry.index, batch))
-        self.bytes_pending += len(payload)
+        size = len(payload)
+        self._current.append((entry.index, entry.term, size, batch))
+        self.bytes_pending += size
         self._crash_point("proposed")
-        self._persist()
+        ready = self.raft.ready()
+        if ready is not None:
+            self._perform(ready)
         return entry.index
 
-    def stop(self) -> None:
-        """Refuse further proposals and reports; what was not reported durable is never answered."""
-        self.is_stopped = True
+    def read(self, batch: object) -> None:
+        """Have reads run as of now: once it is known that nobody else leads, and what was committed is applied.
 
-    def _persist(self) -> None:
-        ready = self.raft.ready()
-        if ready is None:
+        ``batch`` comes back with ``StateMachine.read`` or ``refused``, perhaps within this call. Raises NotLeading and
+        Stopped.
+        """
+        if self.is_stopped:
+            raise Stopped
+        if not self.is_leader:
+            raise NotLeading(self.raft.leader)
+        self.raft.read_index(self._reads.add(batch))
+        self._advance()
+
+    # -- administration -----------------------------------------------------------------------------------------------
+
+    def change(self, changes: Sequence[Change], done: ChangeDone) -> None:
+        """Propose a change of the members.
+
+        ``done`` is told None once the new configuration is applied here and no joint one is left; a ReplicationError as
+        for a proposal; a ValueError if the members do not admit the change.
+        """
+        if self.is_stopped:
+            done(Stopped())
             return
-        self._crash_point("persisting")
-        self._token += 1
-        self._unpersisted.append((self._token, self.raft.term, self.raft.log.last_index))
         try:
-            self._storage.append(ready.hard_state, ready.entries, 0, self._token)
-        except StorageError:
-            # The log has failed, and its own report of that is on its way: until then nothing more is taken.
-            self.is_stopped = True
+            entry = self.raft.propose_change(changes, self.next_stamp_ms())
+        except (ReplicationError, ValueError) as error:
+            done(error)
+            return
+        size = len(entry.payload)
+        self._current.append((entry.index, entry.term, size, PendingChange(done)))
+        self.bytes_pending += size
+        self._crash_point("proposed")
+        self._advance()
 
-    # -- durable, committed, applied ----------------------------------------------------------------------------------
+    def transfer(self, to: str) -> None:
+        """Hand leadership to another voter; proposals are refused meanwhile. Raises NotLeading, ValueError, Stopped."""
+        if self.is_stopped:
+            raise Stopped
+        self.raft.stamp_ms = self.next_stamp_ms()
+        self.raft.transfer(to)
+        self._advance()
+
+    def purge(self, before_index: int) -> None:
+        """Drop log before an index that snapshots cover, except what a live peer that is not far behind needs."""
+        for progress in self.raft.progress.values():
+            wanted = progress.match + 1
+            if progress.recent_active and wanted < before_index and self._storage.bytes_from(wanted) <= KEPT_BYTES:
+                before_index = wanted
+        if before_index > self._purged_before:
+            self._purged_before = before_index
+            self._storage.purge(before_index)
+            self._log.compact(before_index - 1)
+
+    # -- what peers and ports bring -----------------------------------------------------------------------------------
+
+    def receive(self, sender: str, incarnation: int, messages: Iterable[Message]) -> None:
+        """Take messages of one life of a peer, in order; those of an earlier life than the newest known are dropped."""
+        if self.is_stopped or incarnation < self._incarnations.get(sender, 0):
+            return
+        self._incarnations[sender] = incarnation
+        raft = self.raft
+        raft.stamp_ms = self.next_stamp_ms()
+        is_full = self._log.unapplied_bytes > UNAPPLIED_BYTES_MAX
+        for message in messages:
+            if (is_full and type(message) is AppendEntries and message.entries) or type(message) is InstallSnapshot:
+                # A snapshot comes as a file, and through ``snapshot_received``.
+                continue
+            raft.step(sender, message)
+        self._advance()
+
+    def peer_lost(self, peer: str) -> None:
+        """Learn that the connection to a peer was reset or refused."""
+        if self.is_stopped:
+            return
+        self.raft.stamp_ms = self.next_stamp_ms()
+        self.raft.peer_unreachable(peer)
+        self._advance()
+
+    def snapshot_received(self, sender: str, snapshot: InstallSnapshot) -> None:
+        """Learn that a snapshot of the leader is complete and durable in the snapshot directory."""
+        if self.is_stopped:
+            return
+        self.raft.stamp_ms = self.next_stamp_ms()
+        self.raft.step(sender, snapshot)
+        self._advance()
+
+    def snapshot_sent(self, peer: str, ok: bool) -> None:
+        """Learn how the sending of a snapshot ended that ``Transport.send_snapshot`` began."""
+        if self.is_stopped:
+            return
+        self.raft.snapshot_sent(peer, ok)
+        self._advance()
 
     def durable(self, token: int) -> None:
-        """Learn from the log that everything up to ``token`` is durable; apply what that commits."""
+        """Learn from the log that everything up to ``token`` is durable; apply what that commits. Hot."""
         if self.is_stopped:
             return
         self._crash_point("durable")
+        raft = self.raft
         unpersisted = self._unpersisted
-        report: tuple[int, int, int] | None = None
+        last_index = -1
         while unpersisted and unpersisted[0][0] <= token:
-            report = unpersisted.popleft()
-        if report is None:
+            _, term, last_index, promises = unpersisted.popleft()
+            if promises:
+                self._outbox.promise(promises, raft.term)
+        if last_index < 0:
             return
-        self.raft.persisted(report[1], report[2], self.next_stamp_ms())
-        self._persist()
-        if self.is_replayed:
-            self._apply_committed()
+        # A stamp is for the no-op of an election that this report wins.
+        raft.persisted(term, last_index, self._last_stamp_ms if raft.role is LEADER else self.next_stamp_ms())
+        self._advance()
+
+    # -- the order ----------------------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Do what the core asks for until it asks for nothing; called within itself, it only asks for another round."""
+        if self._is_advancing:
+            self._is_advance_due = True
+            return
+        self._is_advancing = True
+        raft = self.raft
+        try:
+            while not self.is_stopped:
+                self._is_advance_due = False
+                ready = raft.ready()
+                if ready is not None:
+                    self._perform(ready)
+                leader, is_leader, term = self._leadership
+                if raft.leader != leader or raft.term != term or (raft.role is LEADER) is not is_leader:
+                    self._change_leadership()
+                if ready is not None:
+                    if ready.lost_reads:
+                        self._refuse_reads(ready.lost_reads)
+                    if ready.reads:
+                        self._reads.confirm(ready.reads)
+                # Applying a change of members may bring the core more to do.
+                if not self._apply_committed() and not self._is_advance_due:
+                    return
+        finally:
+            self._is_advancing = False
+
+    def _perform(self, ready: Ready) -> None:
+        """Persist, send, fetch: in this order."""
+        hard_state, entries, messages, messages_after, fetches, snapshot, _, _ = ready
+        if entries or hard_state is not None or snapshot is not None:
+            self._crash_point("persisting")
+            raft = self.raft
+            self._token += 1
+            self._unpersisted.append((self._token, raft.term, self._log.last_index, messages_after))
+            if entries and entries[-1].stamp_ms > self._last_stamp_ms:
+                self._last_stamp_ms = entries[-1].stamp_ms
+            # With a single voter everything durable is committed, so there is nothing to remember.
+            commit_index = 0 if raft.is_sole_voter else self._log.committed
+            try:
+                if snapshot is not None:
+                    self._storage.restart(snapshot.last_index, snapshot.last_term)
+                self._storage.append(hard_state, entries, commit_index, self._token)
+            except StorageError:
+                # The log has failed, and its own report of that is on its way: until then nothing more is taken.
+                self.is_stopped = True
+                return
+            if hard_state is not None:
+                self._crash_point("voting")
+        elif messages_after:
+            self._promise_later(messages_after)
+        if messages:
+            self._outbox.send(messages)
+        if snapshot is not None:
+            self._restore(snapshot)
+        for fetch in fetches:
+            self._reader.read(
+                fetch.from_index, fetch.to_index, FETCH_BYTES_MAX, partial(self._fetched, self.raft.term, fetch)
+            )
+
+    def _promise_later(self, promises: list[tuple[str, Message]]) -> None:
+        """Make promises that rest on nothing new, once everything is durable that is on its way to the disk."""
+        if self._unpersisted:
+            token, term, last_index, earlier = self._unpersisted[-1]
+            self._unpersisted[-1] = token, term, last_index, earlier + promises
+        else:
+            self._outbox.promise(promises, self.raft.term)
+
+    def _fetched(self, term: int, fetch: Fetch, found: list[Entry] | StorageError) -> None:
+        if self.is_stopped or self.raft.term != term or not self.is_leader:
+            return
+        if isinstance(found, StorageError):
+            if fetch.from_index >= self._purged_before:
+                self._on_damage(found)
+            found = []
+        self.raft.fetched(fetch.peer, fetch.from_index, found)
+        self._advance()
+
+    def _change_leadership(self) -> None:
+        """Tell the machine who leads; what was proposed in a leadership that is over waits for its fate."""
+        raft = self.raft
+        _, was_leader, term = self._leadership
+        is_leader = raft.role is LEADER
+        self._leadership = raft.leader, is_leader, raft.term
+        if was_leader and self._current and not (is_leader and raft.term == term):
+            self._proposals.displace(self._ticks + self._outcome_ticks)
+        self._let_reads_at_once()
+        self.machine.on_leadership(raft.leader, is_leader, raft.term)
+
+    # -- applying -----------------------------------------------------------------------------------------------------
+
+    def _apply_committed(self) -> bool:
+        """Apply what is committed, then run reads that waited for it; return whether a change of members was in it.
+
+        Hot: everything that is acknowledged goes through here.
+        """
+        if self._restoring is not None:
+            return False
+        log = self._log
+        has_changed = False
+        if log.committed != log.applied:
+            replay = self._replay
+            if not replay.is_finished and not replay.is_caught_up:
+                if not replay.remaining:
+                    replay.read_part(self._part_replayed)
+                return False
+            current, machine, crash_point = self._current, self.machine, self._crash_point
+            for entry in self.raft.take_committed():
+                batch: object | None = None
+                if current and current[0][0] == entry.index:
+                    _, _, size, batch = current.popleft()
+                    self.bytes_pending -= size
+                elif self._proposals.are_displaced:
+                    batch = self._settle(entry)
+                crash_point("applying")
+                if entry.kind == CONFIGURATION:
+                    self._apply_configuration(entry, batch)
+                    has_changed = True
+                else:
+                    machine.apply(entry, batch)
+                crash_point("applied")
+            if not self.reads_at_once:
+                self._let_reads_at_once()
+        if self._reads.confirmed:
+            for batch in self._reads.take(log.applied):
+                self.machine.read(batch)
+        return has_changed
+
+    def _settle(self, entry: Entry) -> object | None:
+        own, refused = self._proposals.settle(entry)
+        self._refuse(refused)
+        if own is None:
+            return None
+        self.bytes_pending -= own[2]
+        return own[3]
+
+    def _refuse(self, refused: list[Refusal]) -> None:
+        for batch, size, error in refused:
+            self.bytes_pending -= size
+            if isinstance(batch, PendingChange):
+                batch.done(error)
+            else:
+                self.machine.refused(batch, error)
+
+    def _refuse_reads(self, contexts: list[int]) -> None:
+        error = NotLeading(self.raft.leader)
+        for batch in self._reads.lose(contexts):
+            self.machine.refused(batch, error)
+
+    def _apply_configuration(self, entry: Entry, batch: object | None) -> None:
+        configuration = decode(entry.payload)
+        self.machine.apply(entry, None)
+        self._tell_configuration(configuration)
+        self._changes.applied(batch, is_joint=configuration.is_joint)
+
+    def _tell_configuration(self, configuration: Configuration) -> None:
+        self._let_reads_at_once()
+        self.machine.configuration_changed(configuration)
+        self.transport.peers_changed(configuration)
+
+    def _let_reads_at_once(self) -> None:
+        """Only after the own no-op: before it, not everything that is committed is known to be, and applied."""
+        raft = self.raft
+        self.reads_at_once = self.is_leader and raft.is_sole_voter and self._log.applied >= raft.term_start_index
+
+    # -- entries of earlier runs, and snapshots -----------------------------------------------------------------------
 
     def replay_some(self, deadline: Callable[[], bool]) -> None:
-        """Apply entries of earlier runs that are committed, until ``deadline()`` is true or none is left."""
-        if not self.replay_remaining or self.raft.log.committed < self._replay_end:
+        """Apply entries of earlier runs that are committed, until ``deadline()`` is true or none is left.
+
+        Raises StorageError: the node has stopped then.
+        """
+        if self.is_stopped or self._replay.is_finished:
             return
-        if self._replay is None:
-            self._replay = self._storage.entries(self._replayed_to + 1, self._replay_end)
-        for entry in self._replay:
-            self._apply(entry, None)
-            self._replayed_to = entry.index
-            if deadline():
-                break
-        if self.is_replayed:
-            self._replay = None
-            self.raft.log.applied = self._replay_end
-            self._apply_committed()
+        try:
+            self._replay.some(deadline)
+        except StorageError:
+            self.is_stopped = True
+            raise
+        if self._replay.is_caught_up:
+            self._campaign_if_alone()
+            self._advance()
 
-    def _apply_committed(self) -> None:
-        batches = self._batches
-        for entry in self.raft.take_committed():
-            batch: object | None = None
-            if batches and batches[0][0] == entry.index:
-                batch = batches.popleft()[1]
-                self.bytes_pending -= len(entry.payload)
-            self._crash_point("applying")
-            self._apply(entry, batch)
-            self._crash_point("applied")
+    def _part_replayed(self, error: StorageError | None) -> None:
+        if self.is_stopped:
+            return
+        if error is not None:
+            self.is_stopped = True
+            self._on_failed(error)
+        self._advance()
 
-    def _apply(self, entry: Entry, batch: object | None) -> None:
-        assert entry.kind in (EntryKind.NOOP, EntryKind.COMMANDS)
-        self.machine.apply(entry, batch)
+    def _apply_replayed(self, entry: Entry) -> None:
+        self._last_stamp_ms = max(self._last_stamp_ms, entry.stamp_ms)
+        self._crash_point("applying")
+        if entry.kind == CONFIGURATION:
+            self._apply_configuration(entry, None)
+        else:
+            self.machine.apply(entry, None)
+        self._crash_point("applied")
+
+    def _restore(self, snapshot: InstallSnapshot) -> None:
+        """Have the machine load a snapshot, after the one that it is loading already."""
+        self._replay.abandon()
+        # This node leads no more, though nobody was told yet.
+        self._proposals.displace(self._ticks + self._outcome_ticks)
+        self._refuse(self._proposals.passed_by_snapshot(snapshot.last_index, snapshot.last_term))
+        if self._restoring is not None:
+            self._restore_next = snapshot
+            return
+        self._restoring = snapshot
+        self._crash_point("restoring")
+        self.machine.restore(snapshot)
+
+    def restored(self) -> None:
+        """Learn that the machine's state is that of the snapshot which it was told to restore."""
+        snapshot, self._restoring = self._restoring, None
+        assert snapshot is not None, "nothing was to be restored"
+        if self.is_stopped:
+            return
+        self._crash_point("restored")
+        self._last_stamp_ms = max(self._last_stamp_ms, self.machine.stamp_ms)
+        newer, self._restore_next = self._restore_next, None
+        if newer is not None:
+            self._restore(newer)
+            return
+        self._tell_configuration(snapshot.configuration)
+        self._changes.applied(None, is_joint=snapshot.configuration.is_joint)
+        self._advance()

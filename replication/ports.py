@@ -91,6 +91,19 @@ class Transport(Protocol):
         """Learn who the members are and where; connections to others end."""
 
 
+class NoPeers:
+    """The transport of a node alone: there is nobody to send to."""
+
+    def send(self, peer: str, messages: list[Message]) -> None:
+        """Drop them."""
+
+    def send_snapshot(self, peer: str, snapshot: InstallSnapshot) -> None:
+        """Drop it."""
+
+    def peers_changed(self, configuration: Configuration) -> None:
+        """Stay alone."""
+
+
 Fetched = Callable[["list[Entry] | StorageError"], None]
 
 

@@ -197,16 +197,11 @@ class Storage:
         """
         records = [encode_entry(entry) for entry in entries]
         if entries:
-            first_index = entries[0].index
-            assert first_index <= self.last_index + 1, "entries leave a hole in the log"
-            if first_index <= self.last_index:
-                self._terms.cut(first_index)
-                self._last_term = self._terms.last_term
-            if entries[-1].term != self._last_term:
-                for entry in entries:
-                    self._terms.note(entry.index, entry.term)
-                self._last_term = entries[-1].term
-            self.last_index = entries[-1].index
+            last_term, last_index, _, _, _ = entries[-1]
+            if last_term != self._last_term or last_index != self.last_index + len(entries):
+                self._note_terms(entries)
+                self._last_term = last_term
+            self.last_index = last_index
         if hard_state is not None:
             records.insert(0, encode_hard_state(hard_state, self.last_index))
         if self._restart is not None:
@@ -216,6 +211,13 @@ class Storage:
             self._marked = commit_index
             records.append(WalRecord(COMMIT_RECORD, commit_index, b""))
         self.wal.append(records, token)
+
+    def _note_terms(self, entries: list[Entry]) -> None:
+        """Learn the terms of entries that begin a new one, or take the place of others."""
+        assert entries[0].index <= self.last_index + 1, "entries leave a hole in the log"
+        self._terms.cut(entries[0].index)
+        for entry in entries:
+            self._terms.note(entry.index, entry.term)
 
     def restart(self, snapshot_index: int, snapshot_term: int) -> None:
         """Go on behind a received snapshot: every entry is void. Written with the next append, in front of it.

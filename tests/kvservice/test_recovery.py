@@ -48,12 +48,13 @@ def write_snapshot(disk: FaultyDisk, machine: Machine) -> Path:
     writer = SnapshotWriter(
         SNAPSHOTS,
         disk,
-        SnapshotMeta(machine.index, machine.term, machine.clock.stamp_ms, b""),
+        SnapshotMeta(machine.index, machine.term, machine.clock.stamp_ms, machine.configuration),
         on_finished=lambda _path: None,
         on_failed=failed.append,
         threaded=False,
     )
-    walk = SnapshotWalk(machine.databases)
+    walk = machine.begin_walk()
+    machine.snapshot = None
     while (chunk := walk.next_slice(500)) is not None:
         assert writer.put(chunk)
     writer.finish(walk.items, walk.digest.to_bytes(8, "big"))
@@ -83,6 +84,36 @@ async def test_the_newest_snapshot_is_loaded_and_unfinished_ones_are_removed() -
     assert machine.databases[0].key_count == 300
     assert not machine.context.applying
     assert leftover not in disk.files()
+
+
+async def test_a_snapshot_brings_back_all_that_is_replicated() -> None:
+    disk = FaultyDisk()
+    ours = filled(10)
+    ours.configuration = b"members"
+    ours.begin_entry(11, 2, 6_000, payload := encode_commands([[b"REDAN.ONCE", b"id", b"INCR", b"n"]]))
+    ours.replay(payload)
+    ours.end_entry()
+    write_snapshot(disk, ours)
+    machine = new_machine()
+    await recovery.load_snapshot(SNAPSHOTS, disk, machine, 1)
+    assert machine.configuration == b"members"
+    assert machine.once.answers() == ours.once.answers() != []
+    assert machine.digests.value == ours.digests.value
+    for one in (ours, machine):
+        one.begin_entry(12, 2, 9_000, payload)
+        one.replay(payload)
+        one.end_entry()
+        assert one.databases[0].get(b"n") == 1
+    assert machine.digests.checkpoint() == ours.digests.checkpoint()
+
+
+async def test_a_snapshot_whose_digest_is_not_that_of_its_content_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FaultyDisk()
+    with monkeypatch.context() as patch:
+        patch.setattr(SnapshotWalk, "digest", property(lambda _walk: 1, lambda _walk, _value: None), raising=False)
+        path = write_snapshot(disk, filled(10))
+    with pytest.raises(Damaged, match=f"{path.name}.*digest of the content"):
+        await recovery.load_file(path, disk, new_machine())
 
 
 @pytest.mark.parametrize("place", [20, -4])
@@ -192,5 +223,5 @@ async def test_replay_of_a_stopped_node_ends() -> None:
 
 def test_the_core_begins_where_the_disk_ends() -> None:
     raft = recovery.new_raft("n7", LogEnd(9, 4, HardState(5, "n7"), 0), 3)
-    assert (raft.name, raft.voters, raft.term, raft.vote) == ("n7", ["n7"], 5, "n7")
+    assert (raft.name, raft.configuration.voters, raft.term, raft.vote) == ("n7", ("n7",), 5, "n7")
     assert (raft.log.last_index, raft.log.last_term, raft.log.applied, raft.log.committed) == (9, 4, 3, 3)

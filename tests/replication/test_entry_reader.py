@@ -7,7 +7,8 @@ from queue import SimpleQueue
 
 from persistence.errors import Damaged, StorageError
 from replication.core.messages import Entry, EntryKind, HardState
-from replication.entry_reader import ThreadedReader, read_entries
+from replication.entry_reader import InlineReader, read_entries
+from replication.threaded_reader import ThreadedReader
 
 
 class TenEntries:
@@ -69,3 +70,9 @@ def test_parts_come_in_the_order_of_the_calls_and_through_the_given_door() -> No
         door.get(timeout=5)()
     reader.close()
     assert got == [[start, start + 1, start + 2] for start in range(1, 9)]
+
+
+def test_a_reader_without_a_thread_answers_within_the_call() -> None:
+    got: list[list[int]] = []
+    InlineReader(TenEntries()).read(2, 4, 1000, lambda found: got.append(indexes(found)))
+    assert got == [[2, 3, 4]]
