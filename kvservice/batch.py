@@ -1,13 +1,17 @@
 """What one turn of the event loop brings: the calls that become one entry of the log.
 
-Order: calls run and are answered in the order they were added; reads ride between writes and are not stored.
+Order: calls run and are answered in the order they were added; reads ride between writes and are not stored. A batch
+without payload changes nothing, so it may be tried again whatever became of it.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from kvservice.admission import REFUSED
+from kvservice.commands.reply import ErrorReply, Reply
 from kvservice.commands.table import Args, Command
+from kvservice.errors import RedanError
 from kvservice.session import Session
 
 
@@ -21,6 +25,49 @@ class Call(NamedTuple):
     arrived_ns: int
     row: Command | None
     """The one row of all commands, or None if they are not of one row."""
+
+    @property
+    def has_writes(self) -> bool:
+        """Whether any of the commands may change something."""
+        return self.rows[0].is_write if self.row is not None else any(row.is_write for row in self.rows)
+
+    def writes(self) -> list[Args]:
+        """Return the commands that go into the log."""
+        return [args for row, args in zip(self.rows, self.commands, strict=True) if row.is_write]
+
+    def admitted(self) -> list[Args]:
+        """Return the commands without those that stand for a refusal."""
+        if self.row is not None and self.row is not REFUSED:
+            return self.commands
+        return [args for row, args in zip(self.rows, self.commands, strict=True) if row is not REFUSED]
+
+    def refused(self, error: RedanError, *, writes_only: bool = False) -> Call:
+        """Return the call with an error in place of its commands, or of its writes; earlier refusals stay."""
+        reply = ErrorReply(error)
+        rows: list[Command] = []
+        commands: list[Args] = []
+        for row, args in zip(self.rows, self.commands, strict=True):
+            if row is REFUSED or (writes_only and not row.is_write):
+                rows.append(row)
+                commands.append(args)
+            else:
+                rows.append(REFUSED)
+                commands.append([reply])  # type: ignore[list-item]  # the one argument of REFUSED
+        return self._replace(rows=rows, commands=commands, row=rows[0] if len(rows) == 1 else None)
+
+    def with_refusals(self, replies: list[Reply]) -> list[Reply]:
+        """Return one reply for each command: ``replies`` of the admitted ones, and the refusals in their places."""
+        if self.row is not None and self.row is not REFUSED:
+            return replies
+        others = iter(replies)
+        return [
+            _refusal(args) if row is REFUSED else next(others)
+            for row, args in zip(self.rows, self.commands, strict=True)
+        ]
+
+
+def _refusal(args: Args) -> Reply:
+    return args[0]
 
 
 class Batch:

@@ -1,7 +1,8 @@
 """Runs calls on the machine and answers them: reads at once, committed entries through ``apply``.
 
-Guarantees: a session is answered in the order of its commands; what the calls cost is counted once a group.
-Leaves to the caller: admission (kvservice/admission) and order in the log (replication/node).
+Guarantees: what comes in an order is answered in that order; what the calls cost is counted once a group.
+Leaves to the caller: admission (kvservice/admission), the order of a session's calls (kvservice/router) and that of the
+log (replication/node).
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from time import perf_counter_ns, time_ns
 
 from kvservice.admission import REFUSED
 from kvservice.batch import Batch, Call
-from kvservice.commands.reply import Reply
+from kvservice.commands.reply import ErrorReply, Reply
 from kvservice.commands.table import Args, Command
 from kvservice.keyspace.machine import Machine
-from kvservice.session import Session
+from kvservice.session import NO_LANE, Session
 from kvservice.stats import Stats
-from replication.core.messages import Entry
+from replication.core.membership import Configuration, encode
+from replication.core.messages import Entry, EntryKind, InstallSnapshot
+from replication.errors import ReplicationError
 
 ONE_BY_ONE_BELOW_US = 1000
 """Below this slow-log threshold every command is timed alone; else only those that are not quick."""
@@ -35,6 +38,14 @@ class Runner:
         self._watched_ns = 0
         self.touch: Callable[[Call], None] | None = None
         """Told every call that ran, when an eviction policy needs to know what was used."""
+        self.is_stale = False
+        """Whether reads see the time of the last entry, and so wait for nothing: read_mode = stale."""
+        self.wait_for_time: Callable[[Call], None] = _unexpected
+        """Lets the rest of a call of reads wait for an entry that moves time."""
+        self.on_refused: Callable[[Batch, ReplicationError], None] = _unexpected
+        self.on_leader: Callable[[str | None, bool, int], None] = lambda _leader, _is_leader, _term: None
+        self.on_configuration: list[Callable[[Configuration], None]] = []
+        self.on_restore: Callable[[InstallSnapshot], None] = _unexpected
         self.watch(10_000, 0)
 
     def watch(self, slow_us: int, latency_ms: int) -> None:
@@ -52,19 +63,21 @@ class Runner:
         """Stamp of the last applied entry in ms."""
         return self.machine.clock.stamp_ms
 
-    def read(self, call: Call) -> list[Reply]:
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def read_call(self, call: Call) -> list[Reply]:
         """Run a call of reads on the applied state; fewer replies than commands if time has to move first."""
         machine = self.machine
-        machine.begin_read(time_ns() // 1_000_000)
+        machine.begin_read(0 if self.is_stale else time_ns() // 1_000_000)
         return self._run(call)
 
     def read_alike(self, session: Session, row: Command, commands: list[Args], arrived_ns: int) -> list[Reply]:
         """Do what ``read`` does for commands of one row and one length; hot."""
         count = len(commands)
         if self._is_observed or (count > 1 and not row.is_quick):
-            return self.read(Call(session, session.db, [row] * count, commands, arrived_ns, row))
+            return self.read_call(Call(session, session.db, [row] * count, commands, arrived_ns, row))
         machine = self.machine
-        machine.begin_read(time_ns() // 1_000_000)
+        machine.begin_read(0 if self.is_stale else time_ns() // 1_000_000)
         replies = machine.execute_alike(session.db, row, commands)
         spent_ns = perf_counter_ns() - arrived_ns
         self.stats.ran(row, count, spent_ns, spent_ns // 1000)
@@ -74,15 +87,33 @@ class Runner:
             self._count_failures()
         return replies
 
+    def read(self, batch: object) -> None:
+        """Run calls of reads whose round has ended, and answer them."""
+        assert isinstance(batch, Batch)
+        for call in batch.calls:
+            session = call.session
+            # Without a lane, an earlier read of the session waits for time, and this one stays behind it.
+            replies = self.read_call(call) if session.lane != NO_LANE else []
+            answered = len(replies)
+            if answered == len(call.commands):
+                self.answer(call, replies)
+                continue
+            if answered:
+                session.deliver(replies)
+                call = call._replace(rows=call.rows[answered:], commands=call.commands[answered:])
+            self.wait_for_time(call)
+
+    # -- applying -----------------------------------------------------------------------------------------------------
+
     def apply(self, entry: Entry, batch: object | None) -> None:
         """Apply a committed entry and answer those who wait for it."""
         machine = self.machine
         machine.begin_entry(entry.index, entry.term, entry.stamp_ms, entry.payload)
-        if entry.payload:
-            # Without one it only moves time or begins a term: no reason for a snapshot.
+        if entry.kind == EntryKind.COMMANDS:
+            # Any other only moves time, begins a term or names the members: no reason for a snapshot.
             machine.changes += 1
         if batch is None:
-            if entry.payload:
+            if entry.kind == EntryKind.COMMANDS:
                 machine.replay(entry.payload)
             machine.end_entry()
             return
@@ -98,6 +129,59 @@ class Runner:
         machine.end_entry()
         for session in released:
             self._release(session)
+
+    # -- what else the node has to say --------------------------------------------------------------------------------
+
+    def refused(self, batch: object, error: ReplicationError) -> None:
+        """Learn that a batch will not be run."""
+        assert isinstance(batch, Batch)
+        self.on_refused(batch, error)
+
+    def on_leadership(self, leader: str | None, is_leader: bool, term: int) -> None:
+        """Learn who leads."""
+        self.on_leader(leader, is_leader, term)
+
+    def configuration_changed(self, configuration: Configuration) -> None:
+        """Learn who the members are."""
+        self.machine.configuration = encode(configuration)
+        for listener in self.on_configuration:
+            listener(configuration)
+
+    def restore(self, snapshot: InstallSnapshot) -> None:
+        """Let the state be replaced by that of a snapshot."""
+        self.on_restore(snapshot)
+
+    # -- answering ----------------------------------------------------------------------------------------------------
+
+    def answer(self, call: Call, replies: list[Reply]) -> None:
+        """Answer a call that is counted as pending."""
+        session = call.session
+        session.pending -= 1
+        session.deliver(replies)
+        self.settle(session)
+
+    def answer_forwarded(self, call: Call, replies: list[Reply]) -> None:
+        """Answer a call that another node ran, and count it as answered here."""
+        latency_us = (perf_counter_ns() - call.arrived_ns) // 1000
+        stats = self.stats
+        if call.row is not None:
+            if call.row is not REFUSED:
+                stats.ran(call.row, len(replies), 0, latency_us)
+        else:
+            for row in call.rows:
+                if row is not REFUSED:
+                    stats.ran(row, 1, 0, latency_us)
+        for row, reply in zip(call.rows, replies, strict=True):
+            if type(reply) is ErrorReply and row is not REFUSED:
+                stats.failed(row, reply.cause)
+        self.answer(call, replies)
+
+    def settle(self, session: Session) -> None:
+        """Let a held session go on if nothing of it is pending."""
+        if session.held and not session.pending:
+            self._release(session)
+
+    # -- running ------------------------------------------------------------------------------------------------------
 
     def _run(self, call: Call) -> list[Reply]:
         row = call.row
@@ -163,3 +247,8 @@ class Runner:
         for row, error in failures:
             self.stats.failed(row, error)
         failures.clear()
+
+
+def _unexpected(*_arguments: object) -> None:
+    """Stand in for a listener that is not there yet."""
+    raise AssertionError("the runner has no service")

@@ -1,8 +1,9 @@
 """The service: takes commands of any caller, refuses, runs or proposes them, and keeps each caller's order.
 
-Path of a command: ``submit`` → admission → a read of a caller with nothing pending runs at once; writes of all callers
-of one event-loop turn become one entry of the log; a read behind a write rides with the entry and is not stored; a
-server command waits until nothing of its caller is pending. Replies leave through ``Session.deliver``, in order.
+Path of a command: ``submit`` → admission → a read of a caller with nothing pending runs at once where the node may do
+that (one voter, a valid lease, or read_mode = stale); everything else of the data plane goes the way that the router
+finds: into an entry of the log, into a round of reads, or to the leader. A server command runs on the node that is
+asked, once nothing of its caller is pending. Replies leave through ``Session.deliver``, in order.
 
 Guarantees: one write path; no task, future or lock for a command.
 Leaves to the caller: parsing and encoding (gateway, api), assembling (kvservice/server).
@@ -15,26 +16,26 @@ from collections.abc import Callable
 from itertools import chain
 from operator import itemgetter
 from secrets import token_hex
-from time import perf_counter_ns, time
+from time import monotonic, perf_counter_ns, time
 from typing import Final, cast
 
 from kvservice.admission import REFUSED, refusal, unknown_command
-from kvservice.batch import Batch, Call
+from kvservice.batch import Call
 from kvservice.commands.containers import leaf
 from kvservice.commands.ports import SnapshotsPort, WalStatsPort
 from kvservice.commands.reply import ErrorReply, Pending, Reply
 from kvservice.commands.table import Args, Command, CommandTable
 from kvservice.config import Config
 from kvservice.errors import Loading, OutOfMemory, Overloaded, RedanError, RequestError, ShuttingDown
+from kvservice.forwarding.forwarder import Forwarder
 from kvservice.gateway.resp import encode_commands
 from kvservice.holds import Holds
 from kvservice.keyspace.machine import InternalError, Machine
+from kvservice.router import Router
 from kvservice.runner import Runner
 from kvservice.session import Session
 from kvservice.starting import StartingLog, StartingNode, StartingSnapshots
 from kvservice.stats import Stats
-from replication.core.messages import EntryKind
-from replication.errors import ReplicationError
 from replication.node import Node
 
 NAME_OF: Final = itemgetter(0)
@@ -70,13 +71,18 @@ class Service:
         self.machine = machine
         self.stats = stats
         # INFO and /metrics are answered before the log is open.
-        self.node: Node | StartingNode = StartingNode()
         self.wal_stats: WalStatsPort = StartingLog()
         self.snapshots: SnapshotsPort = StartingSnapshots()
         self.sessions: dict[int, Session] = {}
         self.started_s = time()
         self.run_id = token_hex(20)
         self.runner = Runner(machine, stats, self.release)
+        self.runner.is_stale = self._is_stale = config.read_mode == "stale"
+        self.forwarder = Forwarder(self.runner.answer_forwarded, monotonic, call_soon, call_later)
+        self.router = Router(self.runner, self.forwarder, call_soon, call_later)
+        self.router.on_switched = self._leader_changed
+        self.router.admit_home = self._admit_home
+        self.node = self.router.node
         self.refusal: RedanError | None = Loading()
         """Why data commands are refused now: loading or draining; None when serving."""
         self.holds = Holds(self.release, call_later)
@@ -88,14 +94,25 @@ class Service:
         self._call_soon = call_soon
         self._call_later = call_later
         self._by_name = table.by_name
-        self._open: Batch | None = None
-        """The batch of this turn."""
-        self._last = Batch()
-        """The batch proposed or opened last: what reads of a caller with pending writes ride on."""
+        self._enqueue = self.router.enqueue
         self._last_session_id = 0
         self.config_changed(frozenset())
 
     # -- sessions and settings ----------------------------------------------------------------------------------------
+
+    @property
+    def node(self) -> Node | StartingNode:
+        """The consensus node."""
+        return self._node
+
+    @node.setter
+    def node(self, node: Node | StartingNode) -> None:
+        self._node = self.router.node = node
+
+    @property
+    def is_away(self) -> bool:
+        """Whether data commands go to another node, or wait for one that leads."""
+        return self.router.is_away
 
     def next_session_id(self) -> int:
         """Return a new session's id; ids only grow."""
@@ -106,10 +123,16 @@ class Service:
         """Take over settings that have another value now."""
         config = self.config
         self._key_bytes_max = config.key_bytes_max
-        self._maxmemory = config.maxmemory
+        self._leader_changed()
+        self.forwarder.leader_wait_s = config.leader_wait_ms / 1000
+        self.forwarder.outcome_timeout_s = config.outcome_timeout_ms / 1000
         self.runner.watch(config.slowlog_log_slower_than, config.latency_monitor_threshold)
         for listener in self.on_config_changed:
             listener(fields)
+
+    def _leader_changed(self) -> None:
+        """Take over who decides about memory: the leader alone."""
+        self._maxmemory = 0 if self.router.is_away else self.config.maxmemory
 
     def after(self, seconds: float, act: Callable[[], None]) -> None:
         """Call ``act`` once on the event loop, later."""
@@ -160,15 +183,19 @@ class Service:
         ):
             self._submit_mixed(session, commands, arrived_ns)
         elif row.is_write:
-            if self.node.bytes_pending > QUEUED_BYTES_MAX or (
+            if self._node.bytes_pending > QUEUED_BYTES_MAX or (
                 self._maxmemory and row.deny_oom and not self.make_room()
             ):
                 self._submit_mixed(session, commands, arrived_ns)
-                return
+            elif session.pending and not self.router.may_write(session):
+                self._hold(session, commands)
+            else:
+                call = Call(session, session.db, [row] * len(commands), commands, arrived_ns, row)
+                self._enqueue(call, raw if raw is not None else encode_commands(commands))
+        elif session.pending or not (self._node.reads_at_once or self._is_stale):
             call = Call(session, session.db, [row] * len(commands), commands, arrived_ns, row)
-            self._enqueue(call, raw if raw is not None else encode_commands(commands))
-        elif session.pending:
-            self._read(Call(session, session.db, [row] * len(commands), commands, arrived_ns, row))
+            if not self.router.read(call, raw or b""):
+                self._hold(session, commands)
         else:
             replies = self.runner.read_alike(session, row, commands, arrived_ns)
             if len(replies) == len(commands):
@@ -183,7 +210,10 @@ class Service:
         return max(map(len, chain.from_iterable(commands))) > self._key_bytes_max
 
     def propose(self, session: Session, commands: list[Args]) -> None:
-        """Put writes of the node itself into this turn's batch, in front of what is submitted after them."""
+        """Put writes of the node itself into this turn's batch, in front of what is submitted after them.
+
+        They are answered as not applied if this node does not lead.
+        """
         rows = [self._by_name[args[0]] for args in commands]
         self._enqueue(Call(session, session.db, rows, commands, perf_counter_ns(), None), encode_commands(commands))
 
@@ -196,6 +226,9 @@ class Service:
 
     def _submit_mixed(self, session: Session, commands: list[Args], arrived_ns: int) -> None:
         """Take commands one by one: whatever is not a plain group of one data command."""
+        if not self.router.may_write(session):
+            self._hold(session, commands)
+            return
         rows: list[Command] = []
         group: list[Args] = []
         for position, args in enumerate(commands):
@@ -234,7 +267,7 @@ class Service:
                 error = refusal(row, args, session, self.refusal, self._key_bytes_max)
             except RequestError as unknown:
                 error = unknown
-            if error is None and row.is_write and self.node.bytes_pending > QUEUED_BYTES_MAX:
+            if error is None and row.is_write and self._node.bytes_pending > QUEUED_BYTES_MAX:
                 error = Overloaded()
             if error is None and row.deny_oom and self._maxmemory and not self.make_room():
                 error = OutOfMemory()
@@ -254,11 +287,12 @@ class Service:
             return
         session.last_command = rows[-1].name
         call = Call(session, session.db, rows, group, arrived_ns, rows[0] if len(rows) == 1 else None)
-        writes = [args for row, args in zip(rows, group, strict=True) if row.is_write]
-        if writes:
+        if writes := call.writes():
             self._enqueue(call, encode_commands(writes))
+        elif session.pending or not (self._node.reads_at_once or self._is_stale or not call.admitted()):
+            self.router.read(call)
         else:
-            self._read(call)
+            self._deliver_and_wait(call, self.runner.read_call(call))
 
     def _run_server_command(self, session: Session, row: Command, args: Args, arrived_ns: int) -> bool:
         """Run a command of the server plane; False if the session's next commands have to wait or it ends."""
@@ -296,15 +330,6 @@ class Service:
 
     # -- reading and proposing ----------------------------------------------------------------------------------------
 
-    def _read(self, call: Call) -> None:
-        """Answer reads now, or behind the caller's pending writes."""
-        session = call.session
-        if session.pending:
-            session.pending += 1
-            self._last.calls.append(call)
-            return
-        self._deliver_and_wait(call, self.runner.read(call))
-
     def _deliver_and_wait(self, call: Call, replies: list[Reply]) -> None:
         """Answer what was read; the rest waits for an entry that moves time."""
         answered = len(replies)
@@ -314,44 +339,19 @@ class Service:
             rest = call._replace(rows=call.rows[answered:], commands=call.commands[answered:])
             self._enqueue(rest, b"")
 
-    def _enqueue(self, call: Call, payload: bytes) -> None:
-        """Put a call into this turn's batch; an empty payload only asks for time to move."""
-        batch = self._open
-        if batch is None:
-            batch = self._open = self._last = Batch()
-            self._call_soon(self.flush)
-        if payload:
-            if call.db != batch.db:
-                batch.payload.append(b"*2\r\n$6\r\nSELECT\r\n$%d\r\n%d\r\n" % (len(str(call.db)), call.db))
-                batch.db = call.db
-            batch.payload.append(payload)
-        call.session.pending += 1
-        batch.calls.append(call)
+    def _admit_home(self, call: Call) -> Call:
+        """Refuse, of a call that was meant for another leader, what this node has no memory for."""
+        if self._maxmemory and any(row.deny_oom for row in call.rows) and not self.make_room():
+            return call.refused(OutOfMemory(), writes_only=True)
+        return call
 
     def move_time(self) -> None:
-        """Propose an entry that only carries a new stamp, unless this turn brings one anyway."""
-        if self._open is None:
-            self._open = self._last = Batch()
-            self._call_soon(self.flush)
+        """Propose an entry that only carries a new stamp, if this node leads."""
+        self.router.move_time()
 
     def flush(self) -> None:
         """Propose this turn's batch."""
-        batch = self._open
-        if batch is None:
-            return
-        self._open = None
-        payload = b"".join(batch.payload)
-        try:
-            self.node.propose(EntryKind.COMMANDS if payload else EntryKind.NOOP, payload, batch)
-        except ReplicationError:
-            self._refuse(batch)
-
-    def _refuse(self, batch: Batch) -> None:
-        """Answer a batch that was not proposed: nothing of it was applied."""
-        error = ErrorReply(self.refusal or ShuttingDown())
-        for call in batch.calls:
-            call.session.pending -= 1
-            call.session.deliver([error] * len(call.commands))
+        self.router.flush()
 
 
 def _are_alike(commands: list[Args]) -> bool:

@@ -1,7 +1,7 @@
 """Everything the service knows about one caller: a RESP connection or a gRPC stream.
 
 Guarantees: replies are delivered in the order of the commands; ``pending`` counts submissions whose replies wait for a
-commit, so that later reads of the same caller can ride behind them.
+commit, a round of reads or the leader's answer, so that what the same caller asks later can stay behind them.
 Leaves to subclasses: encoding and writing replies (``deliver``), closing, buffer sizes.
 Invariant: while ``held`` is true, everything that arrives goes to ``backlog`` and nothing of it runs.
 """
@@ -9,15 +9,20 @@ Invariant: while ``held`` is true, everything that arrives goes to ``backlog`` a
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from kvservice.commands.reply import Reply
 from kvservice.commands.table import Args
+
+NO_LANE: Final = 0
+"""Lane of a caller whose pending submissions nothing may join."""
 
 
 class Session:
     """State of one caller; subclasses say how replies leave."""
 
     kind = "normal"
+    """What CLIENT LIST calls it; ``internal`` is the node itself, ``remote`` a caller of another node."""
 
     def __init__(self, session_id: int, address: str, local_address: str, created_s: float) -> None:
         self.id = session_id
@@ -41,7 +46,11 @@ class Session:
         self.bytes_in = 0
         self.bytes_out = 0
         self.pending = 0
-        """Submissions that wait for a commit."""
+        """Submissions that wait for a commit, for a round of reads, or for the leader."""
+        self.away = 0
+        """Those of them that are with the forwarder (kvservice/forwarding)."""
+        self.lane = NO_LANE
+        """Where the submissions that wait do so (kvservice/router); means nothing while none waits."""
         self.held = False
         self.backlog: deque[list[Args]] = deque()
         self.is_closed = False
@@ -58,6 +67,13 @@ class Session:
 
     def deliver(self, replies: list[Reply]) -> None:
         """Send replies to the caller, in order."""
+        raise NotImplementedError
+
+    def give_back(self) -> None:
+        """Learn that submissions beyond the first ``pending`` ones were not applied, and are not tried again here.
+
+        Only for callers of kind ``remote``: their own node tries again.
+        """
         raise NotImplementedError
 
     def close(self, after_replies: bool = True) -> None:

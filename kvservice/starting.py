@@ -24,9 +24,14 @@ class StartingNode:
     replay_remaining = 0
     proposals_pending = 0
     bytes_pending = 0
+    reads_at_once = False
 
     def propose(self, _kind: int, _payload: bytes, _batch: object) -> int:
         """Refuse: nothing can be appended yet."""
+        raise Stopped
+
+    def read(self, _batch: object) -> None:
+        """Refuse: nothing is known of the state yet."""
         raise Stopped
 
 

@@ -22,7 +22,7 @@ from kvservice.service import Service
 from kvservice.session import Session
 from kvservice.stats import Stats
 from replication.core.messages import Entry, EntryKind
-from replication.errors import Stopped
+from replication.errors import NotLeading, ReplicationError, Stopped
 from replication.node import Node
 
 START_MS = 1_700_000_000_000
@@ -31,16 +31,20 @@ START_MS = 1_700_000_000_000
 class QueueNode:
     """Consensus that commits when a test says so."""
 
-    is_leader = True
-    leader_id = "n1"
-    term = 1
-
     def __init__(self) -> None:
+        self.is_leader = True
+        self.leader_id: str | None = "n1"
+        self.term = 1
+        self.refuses: ReplicationError | None = None
+        """What a proposal or a read of the leader is told instead of being taken."""
+        self.reads: deque[object] = deque()
+        """Batches of reads whose round has not ended."""
         self.queued: deque[tuple[Entry, object]] = deque()
         self.log: list[Entry] = []
         self.is_stopped = False
         self.now_ms = START_MS
         self.bytes_pending = 0
+        self.reads_at_once = True
 
     @property
     def proposals_pending(self) -> int:
@@ -49,12 +53,24 @@ class QueueNode:
 
     def propose(self, kind: int, payload: bytes, batch: object) -> int:
         """Queue an entry."""
-        if self.is_stopped:
-            raise Stopped
-        entry = Entry(1, len(self.log) + 1, kind, self.now_ms, payload)
+        self._check()
+        entry = Entry(self.term, len(self.log) + 1, kind, self.now_ms, payload)
         self.log.append(entry)
         self.queued.append((entry, batch))
         return entry.index
+
+    def read(self, batch: object) -> None:
+        """Queue reads."""
+        self._check()
+        self.reads.append(batch)
+
+    def _check(self) -> None:
+        if self.is_stopped:
+            raise Stopped
+        if not self.is_leader:
+            raise NotLeading(self.leader_id)
+        if self.refuses is not None:
+            raise self.refuses
 
 
 class Peer(Session):
@@ -92,6 +108,8 @@ class Bench:
         self.node = QueueNode()
         self.service.node = cast(Node, self.node)
         self.service.refusal = None
+        self.now_s = 0.0
+        self.service.forwarder.now = lambda: self.now_s
         self.limit = MemoryLimit(self.service)
 
     def _call_later(self, seconds: float, act: Callable[[], None]) -> None:
@@ -122,6 +140,29 @@ class Bench:
         for _ in range(len(queued) if count is None else count):
             entry, batch = queued.popleft()
             self.service.runner.apply(entry, batch)
+
+    def lead(self, leader: str | None, term: int, *, is_leader: bool = False) -> None:
+        """Let the node learn who leads."""
+        self.node.leader_id, self.node.is_leader, self.node.term = leader, is_leader, term
+        self.service.runner.on_leadership(leader, is_leader, term)
+
+    def end_round(self, count: int | None = None) -> None:
+        """End the rounds of the next ``count`` batches of reads, or of all."""
+        reads = self.node.reads
+        for _ in range(len(reads) if count is None else count):
+            self.service.runner.read(reads.popleft())
+
+    def refuse(self, error: ReplicationError, count: int | None = None) -> None:
+        """Let the next ``count`` proposed entries, or all, end with an error."""
+        queued = self.node.queued
+        for _ in range(len(queued) if count is None else count):
+            _entry, batch = queued.popleft()
+            self.service.runner.refused(batch, error)
+
+    def refuse_reads(self) -> None:
+        """Let all rounds of reads end because leadership was lost."""
+        while self.node.reads:
+            self.service.runner.refused(self.node.reads.popleft(), NotLeading(self.node.leader_id))
 
     def run(self, peer: Peer, *lines: str) -> list[Reply]:
         """Submit commands, let everything happen, and return the replies."""

@@ -1,0 +1,240 @@
+"""Where admitted calls run: in this node's log, in a round of reads, or at the leader; and where they go if that fails.
+
+Ways of a call, and what they are for:
+
+    writes   the batch of this turn becomes one entry; reads of a caller with a call in it ride along, not stored
+    reads    the batch of this turn waits for one round (``Node.read``); not used where the node reads at once
+    away     the forwarder keeps and sends it: this node does not lead, or cannot propose just now
+
+What a node hands back goes the third way: reads, and writes that are certainly not applied, are tried again by
+themselves; a write whose outcome is unknown is answered so. The forwarder brings calls home when this node leads.
+
+Lanes: a number names the way and the leadership during which a caller's pending calls were sent off. Only what may join
+them is let in; everything else is held until they are answered. So a caller's calls are never spread over two ways in
+another order than its own, and what a lost leadership left behind is answered first.
+
+Guarantees: order per caller; no write is proposed a second time unless the first one is certainly void; only a leader
+proposes for the node itself.
+Leaves to the caller: admission (service), and holding callers whom ``may_write`` or ``read`` turns away.
+Reference: Raft thesis, sections 6.2 (routing requests to the leader) and 6.4 (linearizable reads).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from kvservice.batch import Batch, Call
+from kvservice.commands.reply import ErrorReply
+from kvservice.errors import CommitTimeout, LeadershipLost, NoLeader, RedanError, ShuttingDown
+from kvservice.forwarding.forwarder import Forwarder
+from kvservice.gateway.resp import encode_commands
+from kvservice.runner import Runner
+from kvservice.session import NO_LANE, Session
+from kvservice.starting import StartingNode
+from replication.core.messages import EntryKind
+from replication.errors import NotLeading, OutcomeUnknown, ReplicationError, Stopped
+from replication.node import Node
+
+RETRY_SECONDS: Final = 0.01
+"""How soon a leader that could not propose tries again: a hand-over is under way, or too much is not committed."""
+
+
+class Router:
+    """The ways of one node."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        forwarder: Forwarder,
+        call_soon: Callable[[Callable[[], None]], object],
+        call_later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self.node: Node | StartingNode = StartingNode()
+        self.forwarder = forwarder
+        self.is_away = False
+        """Whether calls go to the forwarder. False until a leader is known: the first proposal finds out."""
+        self.on_switched: Callable[[], None] = lambda: None
+        self.admit_home: Callable[[Call], Call] = lambda call: call
+        """Checks what the leader alone decides of a call that was meant for another leader."""
+        self._runner = runner
+        self._call_soon = call_soon
+        self._call_later = call_later
+        self._lane = NO_LANE + 2
+        """Of writes, and of everything while away; the next number is that of reads."""
+        self._open: Batch | None = None
+        """The writes of this turn."""
+        self._last = Batch()
+        """The batch proposed or opened last: what reads of a caller with pending writes ride on."""
+        self._reads: Batch | None = None
+        """The reads of this turn."""
+        forwarder.take_home = self._take_home
+        runner.on_refused = self.refused
+        runner.on_leader = self.switch
+        runner.wait_for_time = self._wait_behind
+
+    # -- sending off --------------------------------------------------------------------------------------------------
+
+    def may_write(self, session: Session) -> bool:
+        """Tell whether a write may join what the session waits for; hot."""
+        return not session.pending or session.lane == self._lane
+
+    def enqueue(self, call: Call, payload: bytes) -> None:
+        """Put a call into this turn's batch; hot. ``payload`` is its writes; an empty one only asks for time."""
+        session = call.session
+        session.pending += 1
+        session.lane = self._lane
+        if self.is_away:
+            if session.kind == "normal":
+                self.forwarder.take(call, payload if call.row is not None and call.row.is_write else b"")
+            else:
+                self._try_again([call])
+            return
+        batch = self._open
+        if batch is None:
+            batch = self._open = self._last = Batch()
+            if self._reads is None:
+                self._call_soon(self.flush)
+        if payload:
+            if call.db != batch.db:
+                batch.payload.append(b"*2\r\n$6\r\nSELECT\r\n$%d\r\n%d\r\n" % (len(str(call.db)), call.db))
+                batch.db = call.db
+            batch.payload.append(payload)
+        batch.calls.append(call)
+
+    def read(self, call: Call, raw: bytes = b"") -> bool:
+        """Let reads wait for their turn; False if the session has to be held instead.
+
+        ``raw`` is the RESP of the call if it is at hand.
+        """
+        session = call.session
+        lane = self._lane
+        if session.pending and session.lane != lane:
+            if session.lane != lane + 1:
+                return False
+        elif self.is_away:
+            session.pending += 1
+            session.lane = lane
+            self.forwarder.take(call, raw)
+            return True
+        elif session.pending:
+            session.pending += 1
+            self._last.calls.append(call)
+            return True
+        session.pending += 1
+        session.lane = lane + 1
+        reads = self._reads
+        if reads is None:
+            reads = self._reads = Batch()
+            if self._open is None:
+                self._call_soon(self.flush)
+        reads.calls.append(call)
+        return True
+
+    def move_time(self) -> None:
+        """Propose an entry that only carries a new stamp, unless this turn brings one anyway or another node leads."""
+        if self._open is None and not self.is_away:
+            self._open = self._last = Batch()
+            if self._reads is None:
+                self._call_soon(self.flush)
+
+    def _wait_behind(self, call: Call) -> None:
+        """Let reads, already counted as pending, wait for an entry; nothing may join what waits with them."""
+        call.session.pending -= 1
+        self.enqueue(call, b"")
+        call.session.lane = NO_LANE
+
+    def flush(self) -> None:
+        """Send off this turn's batches; reads first, so that the messages of the entry confirm them as well."""
+        reads, self._reads = self._reads, None
+        batch, self._open = self._open, None
+        if reads is not None:
+            try:
+                if self.is_away:
+                    self._try_again(reads.calls)
+                else:
+                    self.node.read(reads)
+            except ReplicationError as error:
+                self._not_taken(reads, error)
+        if batch is not None:
+            payload = b"".join(batch.payload)
+            try:
+                if self.is_away:
+                    self._try_again(batch.calls)
+                else:
+                    self.node.propose(EntryKind.COMMANDS if payload else EntryKind.NOOP, payload, batch)
+            except ReplicationError as error:
+                self._not_taken(batch, error)
+
+    # -- what comes back ----------------------------------------------------------------------------------------------
+
+    def _not_taken(self, batch: Batch, error: ReplicationError) -> None:
+        """Learn that nothing was appended."""
+        if isinstance(error, Stopped):
+            self._answer(batch.calls, ShuttingDown())
+            return
+        node = self.node
+        if node.is_leader:
+            self.switch(None, False, node.term)
+            self._call_later(RETRY_SECONDS, self._retry)
+        else:
+            self.switch(error.leader if isinstance(error, NotLeading) else None, False, node.term)
+        self._try_again(batch.calls)
+
+    def refused(self, batch: Batch, error: ReplicationError) -> None:
+        """Learn that a batch the node had taken will not be applied or read, or that its fate is unknown."""
+        if isinstance(error, Stopped):
+            self._answer(batch.calls, ShuttingDown())
+            return
+        if not isinstance(error, OutcomeUnknown) or not batch.payload:
+            self._try_again(batch.calls)
+            return
+        lost = CommitTimeout() if self.node.is_leader else LeadershipLost()
+        again: list[Call] = []
+        for call in batch.calls:
+            if not call.has_writes:
+                again.append(call)
+            elif call.session.kind == "normal":
+                again.append(call.refused(lost, writes_only=True))
+            else:
+                self._answer([call], lost)
+        self._try_again(again)
+
+    def _try_again(self, calls: list[Call]) -> None:
+        """Let calls that nothing has come of be tried again by whoever can."""
+        for call in calls:
+            session = call.session
+            if session.kind == "internal":
+                self._answer([call], NoLeader())
+            elif session.kind == "remote":
+                session.pending -= 1
+                session.give_back()
+                self._runner.settle(session)
+            else:
+                session.lane = NO_LANE
+                self.forwarder.take(call, b"")
+
+    def _answer(self, calls: list[Call], error: RedanError) -> None:
+        for call in calls:
+            self._runner.answer(call, call.with_refusals([ErrorReply(error)] * len(call.admitted())))
+
+    # -- leadership ---------------------------------------------------------------------------------------------------
+
+    def switch(self, leader: str | None, is_leader: bool, term: int) -> None:
+        """Learn who leads in which term."""
+        self._lane += 2
+        self.is_away = not is_leader
+        self.on_switched()
+        self.forwarder.led_by(leader, is_leader, term)
+
+    def _retry(self) -> None:
+        if self.is_away and self.node.is_leader:
+            self.switch(None, True, self.node.term)
+
+    def _take_home(self, call: Call) -> None:
+        """Run a call, counted as pending, that the forwarder had kept."""
+        call.session.pending -= 1
+        call = self.admit_home(call)
+        writes = call.writes()
+        self.enqueue(call, encode_commands(writes) if writes else b"")
+        call.session.lane = NO_LANE

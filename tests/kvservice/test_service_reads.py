@@ -1,0 +1,233 @@
+"""Reads of a leader of several voters: they wait for a round, and neither they nor what follows changes its order."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from kvservice.commands.reply import OK
+from replication.core.messages import EntryKind
+from tests.kvservice.fake_node import START_MS, Bench, Peer, texts
+
+
+@pytest.fixture
+def wall_clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A wall clock in ms that a test sets, for reads."""
+    now = [START_MS]
+    monkeypatch.setattr("kvservice.runner.time_ns", lambda: now[0] * 1_000_000)
+    return now
+
+
+def leader_of_several(**settings: object) -> Bench:
+    bench = Bench(**settings)
+    bench.node.reads_at_once = False
+    bench.lead("n1", 1, is_leader=True)
+    return bench
+
+
+def test_a_read_is_not_answered_before_its_round_ends() -> None:
+    """The node ends no round before the no-op of its term is committed, so a new leader answers nothing stale."""
+    bench = leader_of_several()
+    peer = bench.peer()
+    bench.send(peer, "GET k")
+    bench.turn()
+    assert peer.taken() == []
+    assert bench.node.log == [], "a read is not stored"
+    bench.end_round()
+    assert peer.taken() == [None]
+    assert peer.pending == 0
+
+
+def test_a_read_sees_what_was_applied_while_its_round_ran() -> None:
+    bench = leader_of_several()
+    reader, writer = bench.peer(), bench.peer()
+    bench.send(reader, "GET k")
+    bench.send(writer, "SET k 1")
+    bench.turn()
+    bench.commit()
+    bench.end_round()
+    assert reader.taken() == [b"1"]
+
+
+def test_reads_of_all_callers_in_one_turn_are_one_round() -> None:
+    bench = leader_of_several()
+    peers = [bench.peer() for _ in range(5)]
+    for peer in peers:
+        bench.send(peer, "GET k", "GET j")
+    bench.turn()
+    assert len(bench.node.reads) == 1
+    bench.end_round()
+    assert [peer.taken() for peer in peers] == [[None, None]] * 5
+
+
+def test_a_write_behind_reads_that_wait_is_proposed_after_them() -> None:
+    bench = leader_of_several()
+    peer = bench.peer()
+    bench.send(peer, "GET k")
+    bench.send(peer, "SET k 1")
+    bench.send(peer, "GET k")
+    bench.turn()
+    assert bench.node.log == []
+    bench.end_round()
+    assert peer.taken() == [None]
+    bench.turn()
+    bench.commit()
+    assert peer.taken() == [OK, b"1"]
+
+
+def test_reads_behind_reads_do_not_wait_for_them_to_be_answered() -> None:
+    bench = leader_of_several()
+    peer = bench.peer()
+    bench.send(peer, "GET k")
+    bench.turn()
+    bench.send(peer, "EXISTS k")
+    bench.turn()
+    assert len(bench.node.reads) == 2
+    bench.end_round()
+    assert peer.taken() == [None, 0]
+
+
+def test_a_read_behind_a_write_rides_with_its_entry() -> None:
+    bench = leader_of_several()
+    peer = bench.peer()
+    bench.send(peer, "SET k 1")
+    bench.turn()
+    bench.send(peer, "GET k")
+    bench.turn()
+    assert not bench.node.reads
+    bench.commit()
+    assert peer.taken() == [OK, b"1"]
+
+
+def test_a_mixed_group_behind_reads_waits_for_them() -> None:
+    bench = leader_of_several()
+    peer = bench.peer()
+    bench.send(peer, "GET k")
+    bench.send(peer, "STRLEN k", "NOSUCH", "SET k 1", "GET k")
+    bench.turn()
+    assert peer.taken() == []
+    bench.end_round()
+    bench.turn()
+    bench.commit()
+    assert texts(peer.taken()) == [
+        None, 0, "ERR unknown command 'NOSUCH', with args beginning with: ", "OK", b"1",
+    ]  # fmt: skip
+
+
+def test_a_refusal_of_a_caller_that_waits_for_nothing_is_told_at_once() -> None:
+    bench = leader_of_several()
+    peer = bench.peer()
+    bench.send(peer, "NOSUCH", "GET")
+    assert len(peer.taken()) == 2
+    assert not bench.node.reads
+
+
+def test_a_lease_answers_at_once_and_its_end_brings_rounds_back() -> None:
+    bench = leader_of_several()
+    peer = bench.peer()
+    bench.node.reads_at_once = True
+    bench.send(peer, "GET k")
+    assert peer.taken() == [None]
+    bench.node.reads_at_once = False
+    bench.send(peer, "GET k")
+    assert peer.taken() == []
+
+
+def test_a_read_of_a_key_that_is_due_waits_for_time_behind_its_round(wall_clock: list[int]) -> None:
+    bench = leader_of_several()
+    peer = bench.peer()
+    bench.run(peer, "SET k v PX 500", "SET j w")
+    wall_clock[0] = bench.node.now_ms = START_MS + 1000
+    bench.send(peer, "GET j", "GET k", "GET j")
+    bench.turn()
+    bench.send(peer, "STRLEN j")
+    bench.turn()
+    bench.send(peer, "STRLEN k")
+    assert len(bench.node.reads) == 2
+    bench.end_round(1)
+    assert peer.taken() == [b"w"]
+    bench.send(peer, "SET j other")
+    bench.turn()
+    bench.commit()
+    assert peer.taken() == [None, b"w"]
+    bench.end_round()
+    bench.turn()
+    assert peer.taken() == [], "what waits behind a read that waited for time is not mixed with what follows"
+    bench.commit()
+    assert peer.taken() == [1, 0]
+    bench.turn()
+    bench.commit()
+    assert peer.taken() == [OK]
+
+
+def test_stale_reads_are_answered_at_once_by_any_node_as_of_its_last_entry(wall_clock: list[int]) -> None:
+    bench = leader_of_several(read_mode="stale")
+    peer = bench.peer()
+    bench.run(peer, "SET k v PX 500")
+    wall_clock[0] = START_MS + 1000
+    for leads in (True, False):
+        bench.lead("n1" if leads else "n2", 2, is_leader=leads)
+        bench.send(peer, "GET k")
+        bench.send(peer, "GET k", "STRLEN k")
+        assert peer.taken() == [b"v", b"v", 1]
+    assert bench.node.log[-1].kind == EntryKind.COMMANDS, "no entry was asked for"
+
+
+def test_a_stale_read_does_not_overtake_a_write_of_its_caller() -> None:
+    bench = leader_of_several(read_mode="stale")
+    peer = bench.peer()
+    bench.send(peer, "SET k 1")
+    bench.send(peer, "GET k")
+    assert peer.taken() == []
+    bench.turn()
+    bench.commit()
+    assert peer.taken() == [OK, b"1"]
+
+
+def test_random_conversations_over_rounds_and_entries_are_answered_in_order() -> None:
+    """Each caller writes growing numbers into its own key; each reply names its own place in the conversation."""
+    for seed in range(80):
+        chance = random.Random(seed)
+        bench = leader_of_several()
+        peers = [bench.peer() for _ in range(3)]
+        expected: dict[int, list[object]] = {peer.id: [] for peer in peers}
+        latest: dict[int, bytes | None] = {peer.id: None for peer in peers}
+        number = 0
+
+        def line(peer: Peer) -> str:
+            nonlocal number
+            number += 1
+            match chance.choice(["SET", "GET", "GET", "NO", "CLIENT"]):
+                case "SET":
+                    latest[peer.id] = b"%d" % number  # noqa: B023 - called before the loop goes on
+                    expected[peer.id].append("OK")  # noqa: B023
+                    return f"SET p{peer.id} {number}"
+                case "GET":
+                    expected[peer.id].append(latest[peer.id])  # noqa: B023
+                    return f"GET p{peer.id}"
+                case "NO":
+                    expected[peer.id].append(  # noqa: B023
+                        f"ERR unknown command 'NO{number}', with args beginning with: "
+                    )
+                    return f"NO{number}"
+                case _:
+                    expected[peer.id].append("OK")  # noqa: B023
+                    return f"CLIENT SETNAME {number}"
+
+        for _ in range(60):
+            peer = chance.choice(peers)
+            bench.send(peer, *(line(peer) for _ in range(chance.randint(1, 3))))
+            if chance.random() < 0.5:
+                bench.turn()
+            if chance.random() < 0.4 and bench.node.queued:
+                bench.commit(1)
+            if chance.random() < 0.4 and bench.node.reads:
+                bench.end_round(1)
+        for _ in range(200):
+            bench.turn()
+            bench.commit()
+            bench.end_round()
+        for peer in peers:
+            assert texts(peer.replies) == expected[peer.id], seed
+            assert (peer.pending, peer.held) == (0, False)
