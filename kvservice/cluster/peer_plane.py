@@ -73,7 +73,11 @@ class PeerPlane:
         self.identity = NodeIdentity(config.name, time_ns())
         self.dialer = Dialer(options, tls)
         self.servicer = PeerServicer(
-            self.identity, introduce=self._introduce, join=self._join, on_greeted=self._greeted
+            self.identity,
+            introduce=self._introduce,
+            join=self._join,
+            on_greeted=self._greeted,
+            on_unheard=lambda sender: self.peers.unheard(sender),
         )
         self._server = PeerServer(str(config.peer_addr), self.servicer, options, tls)
         sender = SnapshotSender(snapshots, disk, self.identity, self.dialer)
