@@ -114,7 +114,7 @@ async def test_a_broken_stream_goes_on_where_the_file_ends(tmp_path: Path) -> No
         assert received(n2) == sent
         assert proxy.connections == 2
         # What was on its way when the stream broke is sent twice: of the receiver's, at most the chunk in its hands.
-        assert n1.sender.bytes_sent < size * 5 // 4
+        assert n1.sender.bytes_sent < size * 3 // 2, "or it began again"
         assert len(sent) <= n2.receiver.bytes_received < len(sent) + 2 * CHUNK_BYTES
 
 
