@@ -10,12 +10,14 @@ Leaves to the caller: answering LOADING meanwhile (service), and time slices: ev
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from time import perf_counter
 from typing import Final
 
 from kvservice.config import Config
-from kvservice.keyspace.image import ImageDamaged, load_chunk
+from kvservice.keyspace.image import ImageDamaged
 from kvservice.keyspace.machine import Machine
 from kvservice.logs import Event, Log
 from persistence.disk import Disk
@@ -60,27 +62,32 @@ async def load_snapshot(directory: Path, disk: Disk, machine: Machine, log_first
     choice = await asyncio.to_thread(newest_valid, directory, disk, log_first_index=log_first_index)
     for error in choice.damaged:
         log.error(Event.DAMAGE_FOUND, error=str(error))
-    return await _load(choice.newest.path, disk, machine) if choice.newest is not None else None
+    return await load_file(choice.newest.path, disk, machine) if choice.newest is not None else None
 
 
-async def _load(path: Path, disk: Disk, machine: Machine) -> SnapshotMeta:
+async def load_file(path: Path, disk: Disk, machine: Machine) -> SnapshotMeta:
+    """Load one snapshot into an empty machine: keys, answers to requests, members, position. Raises Damaged."""
     started = perf_counter()
     with SnapshotReader.open(path, disk) as reader:
         meta = reader.meta
         turn = shown = started
-        for chunk in reader.chunks():
-            try:
-                load_chunk(machine.databases, chunk)
-            except ImageDamaged as error:
-                raise Damaged(str(path), 0, str(error)) from error
-            now = perf_counter()
-            if now - turn > SLICE_SECONDS:
-                await asyncio.sleep(0)
-                turn = perf_counter()
-            if now - shown > PROGRESS_SECONDS:
-                shown = now
-                log.info(Event.REPLAY_PROGRESS, snapshot=path.name, keys=_keys(machine))
-    machine.stand_at(meta.last_index, meta.last_term, meta.stamp_ms, None)
+        loader = machine.loader()
+        try:
+            for chunk in reader.chunks():
+                loader.load(chunk)
+                now = perf_counter()
+                if now - turn > SLICE_SECONDS:
+                    await asyncio.sleep(0)
+                    turn = perf_counter()
+                if now - shown > PROGRESS_SECONDS:
+                    shown = now
+                    log.info(Event.REPLAY_PROGRESS, snapshot=path.name, keys=_keys(machine))
+            assert reader.footer is not None, "chunks end with the footer or with an error"
+            loader.check(reader.footer.item_count, reader.footer.digest)
+        except ImageDamaged as error:
+            raise Damaged(str(path), 0, str(error)) from error
+    machine.stand_at(meta.last_index, meta.last_term, meta.stamp_ms, loader.chain)
+    machine.configuration = meta.configuration
     seconds = round(perf_counter() - started, 3)
     log.info(Event.SNAPSHOT_LOADED, index=meta.last_index, keys=_keys(machine), seconds=seconds)
     return meta
@@ -90,27 +97,49 @@ def _keys(machine: Machine) -> int:
     return sum(database.key_count for database in machine.databases)
 
 
-def new_raft(name: str, end: LogEnd, applied: int) -> Raft:
-    """Return the consensus core of a cluster of one voter as the disk left it."""
-    raft_log = RaftLog(end.last_index, end.last_term, applied)
-    return Raft(name, Settings(), end.hard_state, Configuration((name,)), raft_log, no_chance)
+def new_raft(
+    name: str,
+    end: LogEnd,
+    applied: int,
+    *,
+    configuration: Configuration | None = None,
+    settings: Settings | None = None,
+    chance: Callable[[int], int] | None = None,
+) -> Raft:
+    """Return the consensus core as the disk left it.
 
-
-def no_chance(_count: int) -> int:
-    """Return 0 always: a single voter's election races nobody."""
-    return 0
+    ``applied`` is the snapshot's index and ``configuration`` the members as of there: without it this node is the only
+    one. ``chance(n)`` returns a number from 0 to n - 1.
+    """
+    raft_log = RaftLog(
+        end.last_index,
+        end.last_term,
+        applied,
+        committed=max(applied, end.commit_index),
+        runs=end.term_runs,
+        configuration_indexes=[entry.index for entry in end.configurations],
+    )
+    return Raft(
+        name,
+        settings or Settings(),
+        end.hard_state,
+        configuration or Configuration((name,)),
+        raft_log,
+        chance or Random().randrange,
+    )
 
 
 async def replay(node: Node) -> None:
-    """Apply what the log holds behind the snapshot.
+    """Apply what the log holds behind the snapshot, as far as it is known to be committed.
 
-    Returns when the node leads and has applied it, or is stopped: an election needs a disk.
+    That is everything where there is no other voter: then this returns when the node leads and has applied it. Returns
+    early when the node is stopped. Raises StorageError.
     """
     total = node.replay_remaining
     if total:
         log.info(Event.REPLAY_STARTED, entries=total)
     started = shown = perf_counter()
-    while not node.is_replayed or not node.is_leader or node.applied_index < node.commit_index:
+    while not node.is_replayed or (node.raft.is_sole_voter and not node.reads_at_once):
         deadline = perf_counter() + SLICE_SECONDS
         node.replay_some(lambda: perf_counter() > deadline)  # noqa: B023 - called before the loop goes on
         now = perf_counter()

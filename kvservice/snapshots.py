@@ -145,10 +145,10 @@ class Snapshots:
         self._bytes_at_last = self._wal_stats.appended_bytes
         self._index = machine.index
         self._changes = machine.changes
-        meta = SnapshotMeta(machine.index, machine.term, machine.clock.stamp_ms, b"")
+        meta = SnapshotMeta(machine.index, machine.term, machine.clock.stamp_ms, machine.configuration)
         self._chunk = b""
         log.info(Event.SNAPSHOT_STARTED, index=machine.index, term=machine.term)
-        self._walk = machine.snapshot = SnapshotWalk(machine.databases)
+        self._walk = machine.begin_walk()
         self._writer = SnapshotWriter(
             self._directory,
             self._disk,

@@ -37,6 +37,7 @@ from persistence.snapshot_format import (
     CRC,
     FOOTER,
     FORMAT_VERSION,
+    FORMAT_VERSION_OLDEST,
     HEADER,
     HEADER_BYTES,
     KIND_FOOTER,
@@ -321,7 +322,7 @@ def _read_header(path: Path, disk: Disk, handle: int) -> tuple[SnapshotMeta, int
     (crc,) = CRC.unpack_from(content, HEADER.size)
     # A flipped bit in the version is damage, not another program's file: the checksum decides.
     crc_holds = value(content[: HEADER.size] + configuration) == crc
-    if version != FORMAT_VERSION and crc_holds:
+    if not FORMAT_VERSION_OLDEST <= version <= FORMAT_VERSION and crc_holds:
         raise DataDirIncompatible(str(path), version, FORMAT_VERSION)
     if not crc_holds:
         raise Damaged(str(path), 0, "the checksum of the snapshot header does not match")

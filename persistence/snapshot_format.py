@@ -22,7 +22,9 @@ from typing import NamedTuple
 
 from google_crc32c import extend, value
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 2 carries the members in the header, and in its chunks what kvservice/keyspace/image says."""
+FORMAT_VERSION_OLDEST = 1
 MAGIC = b"REDANSNP"
 CHUNK_BYTES_MAX = 1 << 30
 """No chunk is longer, raw or stored: twice the largest value that can be configured. A reader allocates by this."""

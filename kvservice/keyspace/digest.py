@@ -150,7 +150,8 @@ class StateDigests:
     def _keys_named(self, payload: bytes) -> list[tuple[int, bytes]]:
         """Return (database, key) of the first keys that an entry names."""
         named: list[tuple[int, bytes]] = []
-        if not 0 < len(payload) <= NAMED_PAYLOAD_BYTES_MAX:
+        if len(payload) > NAMED_PAYLOAD_BYTES_MAX or payload[:1] != b"*":
+            # Too long, empty, or of an entry that carries something else than commands.
             return named
         reader = hiredis.Reader()
         reader.feed(payload)

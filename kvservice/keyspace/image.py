@@ -4,12 +4,14 @@ A walk keeps the dicts of the moment it began and encodes them slot by slot. Bef
 changes, it keeps a shallow copy of it: values that cannot change are shared, others are frozen at once. So a writer
 pays some microseconds for a slot of 60 keys once in a snapshot, and the bytes are those of the moment the walk began.
 
-Layout of a chunk: msgpack [parts, summary]. A part is [database, slot, {key: int | bytes | nil}, deadlines, others]:
-``deadlines`` is nil or one deadline (ms) or nil for each key in order, ``others`` holds [key, code of its kind, frozen
-value] for each nil. ``summary`` is nil but in the last chunk, where it is {database: number of keys}.
+Layout of a chunk: msgpack [parts, answers, end]. A part is [database, slot, {key: int | bytes | nil}, deadlines,
+others]: ``deadlines`` is nil or one deadline (ms) or nil for each key in order, ``others`` holds [key, code of its
+kind, frozen value] for each nil. Chunks with answers (keyspace/once), oldest first, come behind those with parts.
+``end`` is nil but in the last chunk, where it is [{database: number of keys}, state of the digest's chain or nil].
+Version 1 wrote [parts, {database: number of keys} or nil]; that is read too.
 
 Guarantees: loading gives the same keys in the same order inside each slot. A chunk has some more than 256 KiB at most,
-but for a single larger value. A flush or SWAPDB meanwhile does not touch the walk.
+but for a single larger value or answer. A flush or SWAPDB meanwhile does not touch the walk.
 Leaves to the caller: calling ``save_before`` ahead of every change; checksums and compression (persistence/snapshot).
 Cost (1 million keys of 16 bytes with values of 64, one core): 0.5 s to encode, at most 0.9 ms a slice of 1,000 keys; a
 writer pays 9 us for each slot; 0.4 s to load, 1.1 s with a deadline on every key.
@@ -28,7 +30,9 @@ import msgspec
 
 from kvservice.keyspace.crowded import CROWDED_MIN, CrowdedSlot
 from kvservice.keyspace.database import NO_DEADLINES, NO_VALUES, Database, TooFewDatabases
+from kvservice.keyspace.digest import ChainState
 from kvservice.keyspace.kinds import KINDS_BY_CODE, kind_of
+from kvservice.keyspace.once import Answer, OnceTable
 from kvservice.keyspace.slots import SLOTS
 from kvservice.keyspace.values import DEADLINE_BYTES, Value, cost_of
 
@@ -37,8 +41,10 @@ CHUNK_BYTES: Final = 256 * 1024
 SLOT_KEYS_MAX: Final = 1024
 """A slot of more keys (one hash tag) is encoded in several parts, so that no slice takes much longer than asked."""
 
-OPENING: Final = b"\x92\xdd\x00\x00\x00\x00"
-"""An array of two, and an array whose length is filled in when the chunk is closed."""
+OPENING: Final = b"\x93\xdd\x00\x00\x00\x00"
+"""An array of three, and an array whose length is filled in when the chunk is closed."""
+OPENING_1: Final = 0x92
+"""First byte of a chunk of version 1: an array of two."""
 
 DIGEST_MASK: Final = (1 << 64) - 1
 
@@ -49,8 +55,11 @@ Other = tuple[bytes, int, Any]
 Plain = dict[bytes, int | bytes | None]
 Part = tuple[int, int, Plain, list[int | None] | None, list[Other] | None]
 
+End = tuple[dict[int, int], ChainState | None]
+
 _encoder: Final = msgspec.msgpack.Encoder()
-_decoder: Final = msgspec.msgpack.Decoder(tuple[list[Part], dict[int, int] | None])
+_decoder: Final = msgspec.msgpack.Decoder(tuple[list[Part], list[Answer], End | None])
+_decoder_1: Final = msgspec.msgpack.Decoder(tuple[list[Part], dict[int, int] | None])
 
 
 class ImageDamaged(Exception):  # noqa: N818 - says what is the case
@@ -96,9 +105,13 @@ class KeptSlot:
 
 
 class SnapshotWalk:
-    """The state of databases at one moment, given out in chunks."""
+    """The state at one moment, given out in chunks: databases, remembered answers, the chain of the digest."""
 
-    def __init__(self, databases: Sequence[Database]) -> None:
+    def __init__(
+        self, databases: Sequence[Database], answers: Sequence[Answer] = (), chain: ChainState | None = None
+    ) -> None:
+        self._answers = deque(answers)
+        self._chain = chain
         self._captured = [
             (db.index, list(db.values), list(db.expires)) for db in databases if db.values is not NO_VALUES
         ]
@@ -144,13 +157,25 @@ class SnapshotWalk:
                 self._next_slot += 1
                 budget -= len(self._captured)
             else:
-                self.is_finished = True
                 break
         chunk[2:6] = parts.to_bytes(4, "big")
-        _encoder.encode_into(self._key_counts if self.is_finished else None, chunk, -1)
+        answers = [] if parts else self._some_answers(budget)
+        self.is_finished = self._next_slot == SLOTS and not self._kept and not self._answers
+        _encoder.encode_into(answers, chunk, -1)
+        _encoder.encode_into((self._key_counts, self._chain) if self.is_finished else None, chunk, -1)
         encoded = bytes(chunk)
         self.digest = (self.digest + int(google_crc32c.value(encoded))) & DIGEST_MASK
         return encoded
+
+    def _some_answers(self, budget: int) -> list[Answer]:
+        """Return the next answers, once all keys are encoded."""
+        answers: list[Answer] = []
+        if self._next_slot == SLOTS and not self._kept:
+            size = 0
+            while self._answers and len(answers) < budget and size < CHUNK_BYTES:
+                answers.append(self._answers.popleft())
+                size += answers[-1].cost
+        return answers
 
     def _encode_kept(self, kept: KeptSlot, budget: int, chunk: bytearray) -> int:
         """Encode a slot, or a part of it; return how many keys that were."""
@@ -169,28 +194,67 @@ class SnapshotWalk:
         return len(part)
 
 
-def load_chunk(databases: Sequence[Database], chunk: bytes) -> bool:
-    """Add the keys of a chunk to databases that were empty before the first; tell whether it was the last chunk.
+class ImageLoader:
+    """Reads the chunks of a walk, in order, into databases and a table of answers that are empty."""
 
-    Raise ImageDamaged if it cannot be a chunk, or if keys are missing at the end.
-    """
-    try:
-        parts, summary = _decoder.decode(chunk)
-    except msgspec.MsgspecError as error:
-        raise ImageDamaged(f"not a chunk of a snapshot: {error}") from None
-    for index, slot, values, deadlines, others in parts:
-        if index >= len(databases):
-            raise TooFewDatabases(index, len(databases))
-        if not (index >= 0 and 0 <= slot < SLOTS):
-            raise ImageDamaged(f"no place for database {index}, slot {slot}")
-        _load_part(databases[index], slot, values, deadlines, others)
-    if summary is None:
-        return False
-    for index, count in summary.items():
-        found = databases[index].key_count if 0 <= index < len(databases) else 0
-        if found != count:
-            raise ImageDamaged(f"database {index} has {found} keys of {count}")
-    return True
+    def __init__(self, databases: Sequence[Database], once: OnceTable) -> None:
+        self._databases = databases
+        self._once = once
+        self.is_finished = False
+        """Whether the last chunk was loaded."""
+        self.chain: ChainState | None = None
+        """State of the digest's chain, once finished; None if the snapshot does not carry it."""
+        self._digest = 0
+
+    def load(self, chunk: bytes) -> bool:
+        """Add what a chunk holds; tell whether it was the last.
+
+        Raise ImageDamaged if it cannot be a chunk, or if keys are missing at the end; TooFewDatabases.
+        """
+        self._digest = (self._digest + int(google_crc32c.value(chunk))) & DIGEST_MASK
+        answers: list[Answer] = []
+        end: End | None = None
+        try:
+            if self.is_finished:
+                raise ImageDamaged("a chunk follows the last one")
+            if chunk[:1] == bytes((OPENING_1,)):
+                parts, counts = _decoder_1.decode(chunk)
+                end = (counts, None) if counts is not None else None
+            else:
+                parts, answers, end = _decoder.decode(chunk)
+        except msgspec.MsgspecError as error:
+            raise ImageDamaged(f"not a chunk of a snapshot: {error}") from None
+        for index, slot, values, deadlines, others in parts:
+            if index >= len(self._databases):
+                raise TooFewDatabases(index, len(self._databases))
+            if not (index >= 0 and 0 <= slot < SLOTS):
+                raise ImageDamaged(f"no place for database {index}, slot {slot}")
+            _load_part(self._databases[index], slot, values, deadlines, others)
+        for answer in answers:
+            if self._once.knows(answer.request_id):
+                raise ImageDamaged("a request is answered twice")
+            self._once.load(answer)
+        if end is not None:
+            counts, self.chain = end
+            self._check_counts(counts)
+            self.is_finished = True
+        return self.is_finished
+
+    def _check_counts(self, counts: dict[int, int]) -> None:
+        for index, count in counts.items():
+            found = self._databases[index].key_count if 0 <= index < len(self._databases) else 0
+            if found != count:
+                raise ImageDamaged(f"database {index} has {found} keys of {count}")
+
+    def check(self, item_count: int, digest: bytes) -> None:
+        """Raise ImageDamaged unless all was loaded that the snapshot's footer says."""
+        if not self.is_finished:
+            raise ImageDamaged("the last chunk is missing")
+        found = sum(db.key_count for db in self._databases)
+        if found != item_count:
+            raise ImageDamaged(f"{found} keys are there, the footer says {item_count}")
+        if digest != self._digest.to_bytes(8, "big"):
+            raise ImageDamaged("the digest of the content does not match")
 
 
 def _load_part(

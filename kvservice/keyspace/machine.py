@@ -19,6 +19,7 @@ from kvservice.commands.table import Args, Command, CommandTable
 from kvservice.errors import RedanError
 from kvservice.keyspace.database import Clock, Database, StampNeeded, TooFewDatabases
 from kvservice.keyspace.digest import ChainState, StateDigests
+from kvservice.keyspace.image import ImageLoader, SnapshotWalk
 from kvservice.keyspace.memory import MemoryMeter
 from kvservice.keyspace.slots import slot_of
 
@@ -83,12 +84,36 @@ class Machine:
         self.context.applying = False
         self.digests.add(self.index, self.term, self.clock.stamp_ms, self._payload)
 
+    def begin_walk(self) -> SnapshotWalk:
+        """Begin a snapshot of the state as it is now; put None into ``snapshot`` when it has ended."""
+        walk = SnapshotWalk(self.databases, self.once.answers(), self.digests.state())
+        self.snapshot = walk
+        return walk
+
+    def loader(self) -> ImageLoader:
+        """Return what reads a snapshot into this machine, which must be empty; ``stand_at`` comes after it."""
+        return ImageLoader(self.databases, self.once)
+
     def stand_at(self, index: int, term: int, stamp_ms: int, chain: ChainState | None) -> None:
         """Take the position of a snapshot that was loaded; ``chain`` is what it carries of the digest."""
         self.index = index
         self.term = term
         self.clock.stamp_ms = self.clock.now_ms = stamp_ms
         self.digests.stand_at(stamp_ms, chain)
+
+    def replace_by(self, fresh: Machine) -> None:
+        """Take over the state of ``fresh``, into which a snapshot was loaded; the old one is freed by the reaper.
+
+        A walk that is under way goes on with the old state.
+        """
+        for ours, theirs in zip(self.databases, fresh.databases, strict=True):
+            access = ours.access
+            ours.clear()
+            ours.swap(theirs)
+            ours.access = access
+        self.once.take(fresh.once)
+        self.stand_at(fresh.index, fresh.term, fresh.clock.stamp_ms, fresh.digests.state())
+        self.configuration = fresh.configuration
 
     def begin_read(self, wall_clock_ms: int) -> None:
         """Let reads see ``wall_clock_ms``, but never a time before the last stamp."""

@@ -78,8 +78,16 @@ class OnceTable:
         self.digest = 0
         """Sum of the digests of all answers."""
 
+    def take(self, other: OnceTable) -> None:
+        """Hold what another table holds, instead of what this one held."""
+        self._answers, self.bytes_used, self.digest = other._answers, other.bytes_used, other.digest
+
     def __len__(self) -> int:
         return len(self._answers)
+
+    def knows(self, request_id: bytes) -> bool:
+        """Tell whether a request is remembered."""
+        return request_id in self._answers
 
     def first_reply(self, request_id: bytes, arguments: bytes) -> tuple[Reply] | None:
         """Return the reply that a request got first, or None if it is new or forgotten.

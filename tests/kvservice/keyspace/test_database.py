@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from kvservice.keyspace.crowded import CROWDED_MIN, SPARSE_MAX
 from kvservice.keyspace.database import NO_DEADLINES, NO_VALUES, Database
-from kvservice.keyspace.image import SnapshotWalk, load_chunk
+from kvservice.keyspace.image import ImageLoader, SnapshotWalk
+from kvservice.keyspace.once import OnceTable
 from kvservice.keyspace.slots import SLOTS, slot_of
 from kvservice.keyspace.values import DEADLINE_BYTES, cost_of, key_cost
 from tests.harness.inprocess import InProcess
@@ -91,8 +92,9 @@ def test_a_loaded_slot_of_very_many_keys_is_crowded_too(ours: InProcess) -> None
     for number in range(3 * CROWDED_MIN):
         ours.databases[0].set(b"{tag}%d" % number, 1)
     walk, node = SnapshotWalk(ours.databases), InProcess()
+    loader = ImageLoader(node.databases, OnceTable())
     while (chunk := walk.next_slice(1_000)) is not None:
-        load_chunk(node.databases, chunk)
+        loader.load(chunk)
     assert node.databases[0].crowded
     check(node.databases[0])
     node.say("FLUSHALL")

@@ -12,7 +12,6 @@ from kvservice.gateway.resp import encode_commands
 from kvservice.keyspace import crowded, database, digest
 from kvservice.keyspace.database import Database
 from kvservice.keyspace.expiry import expire_slice
-from kvservice.keyspace.image import SnapshotWalk, load_chunk
 from kvservice.keyspace.machine import Machine
 from kvservice.keyspace.slots import SLOTS, slot_of
 
@@ -63,10 +62,11 @@ class Replica:
     def copy(self) -> Replica:
         """Return another one that loads what a snapshot of this one holds."""
         other, ours = Replica(), self.machine
-        walk = SnapshotWalk(ours.databases)
+        walk, loader = ours.begin_walk(), other.machine.loader()
         while (chunk := walk.next_slice(100)) is not None:
-            load_chunk(other.machine.databases, chunk)
-        other.machine.stand_at(ours.index, ours.term, ours.clock.stamp_ms, ours.digests.state())
+            loader.load(chunk)
+        ours.snapshot = None
+        other.machine.stand_at(ours.index, ours.term, ours.clock.stamp_ms, loader.chain)
         return other
 
     @property

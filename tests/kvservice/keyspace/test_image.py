@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvservice.keyspace.database import NO_DEADLINES, NO_VALUES, Clock, Database, TooFewDatabases
+from kvservice.keyspace.digest import ChainState
 from kvservice.keyspace.expiry import expire_slice
-from kvservice.keyspace.image import CHUNK_BYTES, SLOT_KEYS_MAX, ImageDamaged, SnapshotWalk, load_chunk
+from kvservice.keyspace.image import CHUNK_BYTES, SLOT_KEYS_MAX, ImageDamaged, ImageLoader, SnapshotWalk
 from kvservice.keyspace.kinds import KINDS, KINDS_BY_CODE, Kind, register
+from kvservice.keyspace.once import Answer, OnceTable
 from kvservice.keyspace.slots import slot_of
 from kvservice.keyspace.values import Value
 from tests.harness.inprocess import DATABASES, InProcess
@@ -48,7 +50,8 @@ def chunks_of(walk: SnapshotWalk, budget_keys: int = 100, between: Callable[[], 
 
 def loaded(chunks: list[bytes], clock: Clock, count: int = DATABASES) -> list[Database]:
     databases = [Database(index, clock) for index in range(count)]
-    assert [load_chunk(databases, chunk) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    loader = ImageLoader(databases, OnceTable())
+    assert [loader.load(chunk) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     return databases
 
 
@@ -225,6 +228,9 @@ def test_damaged_chunks_are_refused(ours: InProcess) -> None:
         msgspec.msgpack.encode([[[0, 16384, {}, None, None]], None]),
         msgspec.msgpack.encode([[[0, 1, {b"a": None}, None, [[b"a", 99, b""]]]], None]),
         msgspec.msgpack.encode([[], {0: 1}]),
+        msgspec.msgpack.encode([[], [], [{0: 1}, None]]),
+        msgspec.msgpack.encode([[], [[b"a", b"", b""]] * 2, None]),
+        msgspec.msgpack.encode([[], [], [{}, [1, 2, 3]]]),
         msgspec.msgpack.encode({"no": "chunk"}),
     ):
         with pytest.raises(ImageDamaged):
@@ -234,6 +240,69 @@ def test_damaged_chunks_are_refused(ours: InProcess) -> None:
 def test_a_database_that_this_node_does_not_have_is_named(ours: InProcess) -> None:
     with pytest.raises(TooFewDatabases, match="99"):
         loaded([msgspec.msgpack.encode([[[99, 0, {}, None, None]], None])], ours.clock)
+
+
+def some_answers(count: int) -> list[Answer]:
+    return [Answer(b"id:%d" % number, b"arguments", b"reply:%d" % number) for number in range(count)]
+
+
+def test_answers_and_the_chain_come_back_behind_the_keys(ours: InProcess) -> None:
+    some_keys(ours)
+    chain = ChainState(1, 2, 3, 4, 5)
+    chunks = chunks_of(SnapshotWalk(ours.databases, some_answers(1_000), chain), 100)
+    databases, once = [Database(index, Clock()) for index in range(DATABASES)], OnceTable()
+    loader = ImageLoader(databases, once)
+    for chunk in chunks:
+        assert not loader.is_finished
+        loader.load(chunk)
+    assert loader.is_finished
+    assert loader.chain == chain
+    assert once.answers() == some_answers(1_000)
+    assert state_of(databases) == state_of(ours.databases)
+
+
+def test_answers_are_given_out_in_slices_and_in_chunks_of_bounded_size() -> None:
+    answers = [Answer(b"%d" % number, b"", bytes(CHUNK_BYTES // 2)) for number in range(6)]
+    chunks = chunks_of(SnapshotWalk([], answers), 100_000)
+    assert max(map(len, chunks)) < CHUNK_BYTES + CHUNK_BYTES // 2 + 1_000
+    assert max(len(msgspec.msgpack.decode(chunk)[1]) for chunk in chunks_of(SnapshotWalk([], some_answers(90)), 7)) == 7
+
+
+def test_a_snapshot_of_version_1_is_read(ours: InProcess) -> None:
+    for number in range(500):
+        ours.run(b"SET", b"key:%d" % number, b"1")
+    some_keys(ours)
+    chunks = [msgspec.msgpack.decode(chunk, strict=False) for chunk in chunks_of(SnapshotWalk(ours.databases), 100)]
+    old = [msgspec.msgpack.encode([parts, None if end is None else end[0]]) for parts, _answers, end in chunks]
+    databases = [Database(index, Clock()) for index in range(DATABASES)]
+    loader = ImageLoader(databases, OnceTable())
+    assert [loader.load(chunk) for chunk in old] == [False] * (len(old) - 1) + [True]
+    assert state_of(databases) == state_of(ours.databases)
+    assert loader.chain is None
+
+
+def test_what_the_footer_says_is_compared_with_what_was_loaded(ours: InProcess) -> None:
+    some_keys(ours)
+    walk = SnapshotWalk(ours.databases)
+    chunks = chunks_of(walk)
+    digest = walk.digest.to_bytes(8, "big")
+
+    def loader(count: int) -> ImageLoader:
+        fresh = ImageLoader([Database(index, Clock()) for index in range(DATABASES)], OnceTable())
+        for chunk in chunks[:count]:
+            fresh.load(chunk)
+        return fresh
+
+    loader(len(chunks)).check(walk.items, digest)
+    for count, items, told in (
+        (len(chunks), walk.items + 1, digest),
+        (len(chunks), walk.items, bytes(8)),
+        (0, 0, bytes(8)),
+    ):
+        with pytest.raises(ImageDamaged):
+            loader(count).check(items, told)
+    with pytest.raises(ImageDamaged, match="follows"):
+        loader(len(chunks)).load(chunks[-1])
 
 
 def test_a_missing_chunk_is_noticed_at_the_end(ours: InProcess) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from kvservice.keyspace.database import RETIRED_MAX, Database
 from kvservice.keyspace.expiry import CHUNK_KEYS_MAX
-from kvservice.keyspace.image import SnapshotWalk, load_chunk
+from kvservice.keyspace.image import ImageLoader, SnapshotWalk
+from kvservice.keyspace.once import OnceTable
 from kvservice.keyspace.reaper import reap_slice
 from kvservice.keyspace.slots import SLOTS, slot_of
 from tests.harness.inprocess import InProcess
@@ -81,8 +82,9 @@ def test_a_running_snapshot_keeps_what_it_has_not_saved(ours: InProcess) -> None
     ours.say("FLUSHALL")
     reap_all(ours.databases, 100)
     node = InProcess()
+    loader = ImageLoader(node.databases, OnceTable())
     while (chunk := walk.next_slice(500)) is not None:
-        load_chunk(node.databases, chunk)
+        loader.load(chunk)
     assert node.say("DBSIZE") == 6_000
     assert node.say("TTL key:7") == 100
 
