@@ -232,6 +232,8 @@ class Runner:
         return replies
 
     def _note_slow(self, row: Command, args: Args, microseconds: int, session: Session) -> None:
+        if row is REFUSED:
+            return
         if microseconds >= self._slow_us:
             self.stats.slowlog.note(args, microseconds, session)
         self.stats.latency.note("fast-command" if "fast" in row.flags else "command", microseconds / 1000)
