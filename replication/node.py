@@ -56,7 +56,7 @@ FETCH_BYTES_MAX: Final = 1 << 20
 UNAPPLIED_BYTES_MAX: Final = 256 << 20
 """Entries are refused while more waits to be applied: a follower that loads a snapshot does not fill its memory."""
 KEPT_BYTES: Final = 64 << 20
-"""Log kept beyond the snapshots for a peer that is not further behind: a restart of it costs no snapshot."""
+"""Log kept beyond the snapshots for a peer that is not further behind, up or not: its restart costs no snapshot."""
 
 CONFIGURATION = EntryKind.CONFIGURATION
 LEADER = Role.LEADER
@@ -81,6 +81,7 @@ class Node(NodeStatus):
         crash_point: CrashPoint = no_crash,
         last_stamp_ms: int = 0,
         outcome_timeout_ms: int = OUTCOME_TIMEOUT_MS,
+        kept_bytes: int = KEPT_BYTES,
         on_damage: Callable[[StorageError], None] = _ignore,
         on_failed: Callable[[StorageError], None] = _ignore,
     ) -> None:
@@ -99,6 +100,7 @@ class Node(NodeStatus):
         self._on_failed = on_failed
         self._last_stamp_ms = max(machine.stamp_ms, last_stamp_ms)
         """At least that of any entry of the log, applied or not."""
+        self._kept_bytes = kept_bytes
         self._outcome_ticks = outcome_timeout_ms // TICK_MS
         self._ticks = 0
         self._proposals = Proposals()
@@ -225,10 +227,10 @@ class Node(NodeStatus):
         self._advance()
 
     def purge(self, before_index: int) -> None:
-        """Drop log before an index that snapshots cover, except what a live peer that is not far behind needs."""
+        """Drop log before an index that snapshots cover, except what a peer needs that is not far behind."""
         for progress in self.raft.progress.values():
             wanted = progress.match + 1
-            if progress.recent_active and wanted < before_index and self._storage.bytes_from(wanted) <= KEPT_BYTES:
+            if wanted < before_index and self._storage.bytes_from(wanted) <= self._kept_bytes:
                 before_index = wanted
         if before_index > self._purged_before:
             self._purged_before = before_index

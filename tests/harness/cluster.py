@@ -1,0 +1,405 @@
+"""A cluster in one thread: real nodes, cores and logs, disks in memory, and a switch that delivers when it is told to.
+
+Tests read: make a cluster, do something, ``settle`` (everything that needs no time happens), look. Time passes with
+``tick`` only. A member that is killed keeps its disk; one whose power is cut keeps what was synced.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from persistence.errors import StorageError
+from persistence.wal import Wal, WalOptions
+from replication.core.log import RaftLog
+from replication.core.membership import Change, Configuration
+from replication.core.messages import Entry, EntryKind, InstallSnapshot, Message
+from replication.core.raft import Raft, Settings
+from replication.errors import ReplicationError
+from replication.node import Node
+from replication.storage import Storage
+from tests.harness.disk import FaultyDisk
+
+WAL_DIRECTORY = Path("/data/wal")
+SALT = b"saltsalt"
+ROUNDS_MAX = 2000
+"""Rounds of the switch until everything has come to rest; a cluster that needs more talks for ever."""
+
+
+class Waiter:
+    """A write or a read, and what became of it."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.value: str | None = None
+        """What a read found."""
+        self.is_done = False
+        self.error: ReplicationError | None = None
+
+    @property
+    def outcome(self) -> str:
+        """``done``, ``waiting`` or the name of the error."""
+        if self.error is not None:
+            return type(self.error).__name__
+        return "done" if self.is_done else "waiting"
+
+
+class Snapshot(NamedTuple):
+    """A state at an index, as durable as anything."""
+
+    last_index: int
+    last_term: int
+    configuration: Configuration
+    values: dict[str, str]
+    applied: list[tuple[int, int, bytes]]
+
+
+class KeyValues:
+    """A state machine of strings: an entry is ``key=value``."""
+
+    def __init__(self, member: Member, snapshot: Snapshot | None) -> None:
+        self._member = member
+        self.stamp_ms = 0
+        self.values: dict[str, str] = {}
+        self.applied: list[tuple[int, int, bytes]] = []
+        """(index, term, payload) of every entry since the beginning of time."""
+        self.configurations: list[Configuration] = []
+        self.leaders: list[tuple[str | None, bool, int]] = []
+        self.is_restore_held = False
+        if snapshot is not None:
+            self.load(snapshot)
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Take over the state of a snapshot."""
+        self.values = dict(snapshot.values)
+        self.applied = list(snapshot.applied)
+
+    def apply(self, entry: Entry, batch: object | None) -> None:
+        assert entry.index == (self.applied[-1][0] if self.applied else 0) + 1, "entries are applied once and in order"
+        self.stamp_ms = max(self.stamp_ms, entry.stamp_ms)
+        self.applied.append((entry.index, entry.term, entry.payload))
+        if entry.kind == EntryKind.COMMANDS:
+            key, _, value = entry.payload.decode().partition("=")
+            self.values[key] = value
+        if batch is not None:
+            assert isinstance(batch, Waiter)
+            assert batch.outcome == "waiting"
+            batch.is_done = True
+
+    def read(self, batch: object) -> None:
+        assert isinstance(batch, Waiter)
+        assert batch.outcome == "waiting"
+        batch.value, batch.is_done = self.values.get(batch.key), True
+
+    def refused(self, batch: object, error: ReplicationError) -> None:
+        assert isinstance(batch, Waiter)
+        assert batch.outcome == "waiting"
+        batch.error = error
+
+    def configuration_changed(self, configuration: Configuration) -> None:
+        self.configurations.append(configuration)
+
+    def restore(self, snapshot: InstallSnapshot) -> None:
+        newest = self._member.snapshots[-1]
+        assert newest.last_index >= snapshot.last_index
+        if not self.is_restore_held:
+            self.finish_restore()
+
+    def finish_restore(self) -> None:
+        """Load the newest snapshot and say so."""
+        self.load(self._member.snapshots[-1])
+        self._member.node.restored()
+
+    def on_leadership(self, leader: str | None, is_leader: bool, term: int) -> None:
+        self.leaders.append((leader, is_leader, term))
+
+
+class Member:
+    """One node with its disk; what outlives a crash is the disk and the snapshots."""
+
+    node: Node
+    machine: KeyValues
+    wal: Wal
+    storage: Storage
+
+    def __init__(self, cluster: Cluster, name: str, initial: Configuration) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.initial = initial
+        self.disk = FaultyDisk()
+        self.snapshots: list[Snapshot] = []
+        self.incarnation = 0
+        self.is_up = False
+        self.is_disk_stalled = False
+        self.damage: list[StorageError] = []
+
+    def start(self) -> None:
+        """Recover from the disk and start."""
+        cluster, name = self.cluster, self.name
+        self.wal, _ = Wal.open(WAL_DIRECTORY, self.disk, cluster.wal_options, salt=SALT)
+        self.storage = Storage(self.wal)
+        snapshot = self.snapshots[-1] if self.snapshots else None
+        index, term = (snapshot.last_index, snapshot.last_term) if snapshot else (0, 0)
+        end = self.storage.recover(index, term)
+        log = RaftLog(
+            end.last_index,
+            end.last_term,
+            index,
+            committed=end.commit_index,
+            runs=end.term_runs,
+            configuration_indexes=[entry.index for entry in end.configurations],
+        )
+        members = snapshot.configuration if snapshot else self.initial
+        raft = Raft(name, cluster.settings, end.hard_state, members, log, cluster.chance.randrange)
+        self.machine = KeyValues(self, snapshot)
+        self.node = Node(
+            raft,
+            self.storage,
+            self.machine,
+            Switchboard(cluster, self),
+            wall_clock_ms=lambda: cluster.now_ms,
+            last_stamp_ms=end.last_stamp_ms,
+            kept_bytes=cluster.kept_bytes,
+            on_damage=self._damage_found,
+            on_failed=self.damage.append,
+        )
+        self.incarnation += 1
+        self.is_up = True
+        self.node.start()
+        self.node.replay_some(lambda: False)
+
+    def _damage_found(self, error: StorageError) -> None:
+        self.damage.append(error)
+        self.take_snapshot()
+
+    @property
+    def has_begun_to_lead(self) -> bool:
+        """Whether this member leads, and has applied an entry of its term."""
+        if not self.is_up or not self.node.is_leader:
+            return False
+        return any(term == self.node.term for _, term, _ in self.machine.applied[-1:])
+
+    def write_disk(self) -> bool:
+        """Let the log write what is queued; tell whether there was anything."""
+        if not self.is_up or self.is_disk_stalled:
+            return False
+        token = self.wal.write_queued()
+        if token is not None:
+            self.node.durable(token)
+        return token is not None
+
+    def take_snapshot(self) -> Snapshot:
+        """Keep the state as it is now, and drop the log before it."""
+        machine, node = self.machine, self.node
+        index, term, _ = machine.applied[-1]
+        snapshot = Snapshot(index, term, node.configuration, dict(machine.values), list(machine.applied))
+        self.snapshots.append(snapshot)
+        node.purge(index + 1)
+        return snapshot
+
+
+class Switchboard:
+    """The transport of one member in one life."""
+
+    def __init__(self, cluster: Cluster, member: Member) -> None:
+        self._cluster = cluster
+        self._member = member
+        self._incarnation = member.incarnation + 1
+
+    def send(self, peer: str, messages: list[Message]) -> None:
+        cluster, name, incarnation = self._cluster, self._member.name, self._incarnation
+        cluster.post(name, peer, lambda to: to.node.receive(name, incarnation, messages), lambda: None)
+
+    def send_snapshot(self, peer: str, snapshot: InstallSnapshot) -> None:
+        sender = self._member
+        self._cluster.post(
+            sender.name,
+            peer,
+            lambda to: self._carry(to, snapshot.term),
+            lambda: sender.node.snapshot_sent(peer, False),
+        )
+
+    def _carry(self, receiver: Member, term: int) -> None:
+        sender = self._member
+        newest = sender.snapshots[-1]
+        receiver.snapshots.append(newest)
+        receiver.node.snapshot_received(
+            sender.name, InstallSnapshot(term, newest.last_index, newest.last_term, newest.configuration)
+        )
+        sender.node.snapshot_sent(receiver.name, True)
+
+    def peers_changed(self, configuration: Configuration) -> None:
+        pass
+
+
+class Letter(NamedTuple):
+    """Something on its way between two members."""
+
+    sender: str
+    receiver: str
+    deliver: Callable[[Member], None]
+    lose: Callable[[], None]
+
+
+class Cluster:
+    """Members n1, n2, … of one group."""
+
+    def __init__(
+        self, voters: int = 3, *, seed: int = 0, settings: Settings | None = None, kept_bytes: int = 64 * 1024
+    ) -> None:
+        self.chance = random.Random(seed)
+        self.settings = settings or Settings()
+        self.kept_bytes = kept_bytes
+        self.wal_options = WalOptions(segment_bytes=64 * 1024)
+        self.now_ms = 1_000_000
+        self.initial = Configuration(tuple(f"n{number}" for number in range(1, voters + 1)))
+        self.members: dict[str, Member] = {}
+        self._letters: deque[Letter] = deque()
+        self._cut: set[tuple[str, str]] = set()
+        for name in self.initial.voters:
+            self.add(name, self.initial)
+
+    def __getitem__(self, name: str) -> Member:
+        return self.members[name]
+
+    def add(self, name: str, initial: Configuration | None = None) -> Member:
+        """Start a member with an empty disk; without an initial configuration it waits to be told."""
+        member = self.members[name] = Member(self, name, initial or Configuration(()))
+        member.start()
+        return member
+
+    # -- time and delivery --------------------------------------------------------------------------------------------
+
+    def post(self, sender: str, receiver: str, deliver: Callable[[Member], None], lose: Callable[[], None]) -> None:
+        """Put something on its way."""
+        self._letters.append(Letter(sender, receiver, deliver, lose))
+
+    def settle(self) -> None:
+        """Let disks write and messages arrive until nothing is left to do."""
+        for _ in range(ROUNDS_MAX):
+            wrote = [member.write_disk() for member in self.members.values()]
+            letters, self._letters = self._letters, deque()
+            for letter in letters:
+                receiver = self.members.get(letter.receiver)
+                if not self.members[letter.sender].is_up:
+                    continue
+                if receiver is None or not receiver.is_up or (letter.sender, letter.receiver) in self._cut:
+                    letter.lose()
+                else:
+                    letter.deliver(receiver)
+            if not any(wrote) and not letters:
+                return
+        raise AssertionError("the cluster does not come to rest")
+
+    def tick(self, count: int = 1) -> None:
+        """Let time pass, 10 ms a tick."""
+        for _ in range(count):
+            self.now_ms += 10
+            for member in list(self.members.values()):
+                if member.is_up:
+                    member.node.tick()
+            self.settle()
+
+    def until(self, condition: Callable[[], bool], ticks_max: int = 1000) -> None:
+        """Let time pass until something is so."""
+        for _ in range(ticks_max):
+            if condition():
+                return
+            self.tick()
+        raise AssertionError("it did not become so in time")
+
+    # -- who leads ----------------------------------------------------------------------------------------------------
+
+    @property
+    def leader(self) -> Member:
+        """The member that leads in the highest term."""
+        leaders = [member for member in self.members.values() if member.is_up and member.node.is_leader]
+        assert leaders, "nobody leads"
+        return max(leaders, key=lambda member: member.node.term)
+
+    @property
+    def followers(self) -> list[Member]:
+        """The members that are up and do not lead."""
+        leader = self.leader
+        return [member for member in self.members.values() if member.is_up and member is not leader]
+
+    def elect(self, name: str = "n1") -> Member:
+        """Have a member win an election."""
+        self.members[name].node.raft.campaign()
+        self.tick()
+        assert self.leader.name == name
+        return self.leader
+
+    def await_leader(self) -> Member:
+        """Let time pass until a leader has applied an entry of its term."""
+        self.until(lambda: any(member.has_begun_to_lead for member in self.members.values()))
+        return self.leader
+
+    # -- clients ------------------------------------------------------------------------------------------------------
+
+    def write(self, text: str, at: Member | None = None) -> Waiter:
+        """Propose ``key=value`` at a member, by default at the leader."""
+        waiter = Waiter(text.partition("=")[0])
+        (at or self.leader).node.propose(EntryKind.COMMANDS, text.encode(), waiter)
+        return waiter
+
+    def read(self, key: str, at: Member | None = None) -> Waiter:
+        """Ask for a key at a member, by default at the leader."""
+        waiter = Waiter(key)
+        (at or self.leader).node.read(waiter)
+        return waiter
+
+    def change(self, *changes: Change) -> list[Exception | None]:
+        """Change the members at the leader; what is returned gets the outcome."""
+        outcome: list[Exception | None] = []
+        self.leader.node.change(changes, outcome.append)
+        return outcome
+
+    def values(self, key: str) -> list[str | None]:
+        """What each member that is up has applied for a key."""
+        return [member.machine.values.get(key) for member in self.members.values() if member.is_up]
+
+    # -- faults -------------------------------------------------------------------------------------------------------
+
+    def kill(self, name: str) -> None:
+        """Kill a member's process; its peers see the connections reset."""
+        self._crash(name, self[name].disk.after_kill())
+
+    def cut_power(self, name: str) -> None:
+        """Cut a member's power: what was not synced is gone."""
+        self._crash(name, self[name].disk.after_power_cut())
+
+    def _crash(self, name: str, disk: FaultyDisk) -> None:
+        member = self[name]
+        member.is_up = False
+        member.node.stop()
+        member.disk = disk
+        for other in self.members.values():
+            if other.is_up:
+                other.node.peer_lost(name)
+
+    def restart(self, name: str) -> Member:
+        """Start a member again from its disk."""
+        self[name].start()
+        return self[name]
+
+    def isolate(self, *names: str) -> None:
+        """Cut the links between these members and the others, in silence."""
+        for inside in names:
+            for outside in self.members:
+                if outside not in names:
+                    self._cut |= {(inside, outside), (outside, inside)}
+
+    def heal(self) -> None:
+        """Mend all links."""
+        self._cut.clear()
+
+    def check(self, members: Sequence[str] = ()) -> None:
+        """Check that what was applied is the same, as far as each member has come."""
+        logs = [self[name].machine.applied for name in members or self.members]
+        longest = max(logs, key=len)
+        for log in logs:
+            assert log == longest[: len(log)]
