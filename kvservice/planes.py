@@ -9,6 +9,7 @@ from kvservice.admin import AdminPlane
 from kvservice.api.metrics import CallMetrics
 from kvservice.api.server import ApiServer
 from kvservice.cluster.members import Members
+from kvservice.config_values import HostPort
 from kvservice.health import NodeHealth
 from kvservice.loop_lag import LoopLag
 from kvservice.metrics import add_log_metrics, node_registry
@@ -30,6 +31,11 @@ class Planes:
         """Bind both; raises OSError if an address cannot be had."""
         await self._admin.start()
         await self._api.start()
+
+    @property
+    def grpc_address(self) -> HostPort:
+        """Where gRPC clients reach this node; the port is the true one once it has started."""
+        return self._api.address
 
     def log_opened(self, wal_stats: WalStats) -> None:
         """Let metrics show log and consensus, which exist now."""

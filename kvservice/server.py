@@ -1,12 +1,13 @@
 """One node as a process: assembled, started, drained, stopped.
 
-Order of a start: data directory locked → ports bound (LOADING is answered from here on) → log opened → snapshot →
-election → replay → ready. Order of a stop (SIGTERM, SIGINT, SHUTDOWN): readiness off → listeners closed → what runs is
-finished, up to ``shutdown_timeout_seconds`` → snapshot → log sealed → directory unlocked.
+Order of a start: data directory locked → ports bound (LOADING is answered from here on, and other nodes learn who this
+is) → cluster founded, joined or found again → log opened → snapshot → replay → clients are served → ready, once a
+leader is known. Order of a stop (SIGTERM, SIGINT, SHUTDOWN): readiness off → leadership handed over → listeners closed
+→ what runs is finished, up to ``shutdown_timeout_seconds`` → snapshot → log sealed → directory unlocked.
 
 Guarantees: exit code 0 after a clean stop, 1 if a port cannot be had or anything unforeseen happens, 2 if the settings
-do not fit the data, 3 if the data directory is damaged, in use, of another format, or a write to it failed. Nothing is
-acknowledged after a disk error.
+do not fit the data or the other nodes, 3 if the data directory is damaged, in use, of another format, or a write to it
+failed. Nothing is acknowledged after a disk error.
 Leaves to the caller: settings (kvservice/config_load).
 """
 
@@ -22,11 +23,16 @@ from typing import Final
 
 import uvloop
 
-from kvservice import gc_policy, recovery
-from kvservice.cluster.members import Addresses, Members, first_configuration
+from kvservice import gc_policy
+from kvservice.cluster.bootstrap import BootstrapRefused
+from kvservice.cluster.group import Group
+from kvservice.cluster.members import Addresses, Members
+from kvservice.cluster.opening import open_directory
+from kvservice.cluster.peer_plane import PeerPlane
 from kvservice.commands.registry import TABLE
 from kvservice.commands.table import Command
 from kvservice.config import Config
+from kvservice.config_values import HostPort
 from kvservice.gateway.listener import Listener
 from kvservice.housekeeping import Housekeeping
 from kvservice.keyspace.database import TooFewDatabases
@@ -37,21 +43,17 @@ from kvservice.loop_lag import LoopLag
 from kvservice.memory_limit import MemoryLimit
 from kvservice.planes import Planes
 from kvservice.service import Service
-from kvservice.snapshots import Snapshots
 from kvservice.stats import Stats
 from persistence.data_dir import DataDir
 from persistence.disk import Disk, RealDisk
-from persistence.errors import DiskFailed, StorageError
-from persistence.wal import Wal
-from replication.node import Node, no_crash
+from persistence.errors import StorageError
+from replication.node import no_crash
 from replication.ports import CrashPoint
-from replication.storage import Storage
 
 EXIT_CLEAN: Final = 0
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_STORAGE: Final = 3
-SALT_BYTES: Final = 8
 REAP_KEYS: Final = 5000
 """Keys of a flushed database that are freed in one turn: about 1 ms."""
 REAP_SECONDS: Final = 0.004
@@ -70,6 +72,9 @@ def run(config: Config) -> int:
     except TooFewDatabases as error:
         log.error(Event.DATA_DIRECTORY_REFUSED, error=str(error))
         return EXIT_USAGE
+    except BootstrapRefused as error:
+        log.error(Event.CLUSTER_REFUSED, error=str(error))
+        return EXIT_USAGE
     except OSError as error:
         log.error(Event.LISTEN_FAILED, error=str(error))
         return EXIT_FAILURE
@@ -84,8 +89,8 @@ class Server:
         self.is_started = False
         self._exit_code = EXIT_CLEAN
         self._is_draining = False
-        self.wal: Wal | None = None
-        self._disk_failure: DiskFailed | None = None
+        self._is_announced = False
+        self._disk_failure: StorageError | None = None
 
     async def serve(self) -> int:
         """Run the node; return the exit code."""
@@ -94,13 +99,13 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._stop.set)
         log.info(Event.NODE_STARTING, pid=os.getpid(), data_dir=str(self.config.data_dir))
-        identity = self.config.name.encode()
-        directory = DataDir.open(self.config.data_dir, self.disk, identity=identity, make_salt=_new_salt)
+        directory, is_unreadable = open_directory(self.config, self.disk)
         gc_policy.suspend()
-        self._assemble(directory.salt.hex())
+        self._assemble(directory)
+        self.group.is_unreadable = is_unreadable
         try:
             await self._bind()
-            if await self._has_recovered(directory):
+            if await self._has_recovered():
                 self._ready()
                 await self._stop.wait()
                 await self._drain()
@@ -112,7 +117,7 @@ class Server:
 
     # -- starting -----------------------------------------------------------------------------------------------------
 
-    def _assemble(self, cluster_id: str) -> None:
+    def _assemble(self, directory: DataDir) -> None:
         config, loop = self.config, self.loop
         self.stats = Stats(config)
         self.machine = Machine(TABLE, config.databases, random.Random)
@@ -123,20 +128,33 @@ class Server:
         self.listener = Listener(self.service, loop)
         self.housekeeping = Housekeeping(self.service, self.listener, loop)
         self.lag = LoopLag()
-        self.members = Members(config.name, Addresses(str(config.peer_addr)), cluster_id)
-        self.members.configuration_changed(first_configuration(config), 0)
+        self.members = Members(config.name, Addresses(""))
         self.planes = Planes(self.service, self, self.members, self.lag)
+        self.peers = PeerPlane(config, self.members, directory.snapshots, self.disk, directory.salt.hex())
+        self.group = Group(
+            config,
+            directory,
+            self.disk,
+            self.service,
+            self.members,
+            self.peers,
+            loop,
+            wall_clock_ms=_wall_clock_ms,
+            crash_point=_crash_point(),
+            on_failed=self._disk_failed,
+        )
 
     async def _bind(self) -> None:
         address = self.config.resp_addr
         port = await self.listener.start(address.host, address.port)
         log.info(Event.LISTENING, plane="resp", address=f"{address.host}:{port}")
         await self.planes.start()
+        await self.peers.start(HostPort(address.host, port), self.planes.grpc_address)
         self.lag.start()
 
-    async def _has_recovered(self, directory: DataDir) -> bool:
+    async def _has_recovered(self) -> bool:
         """Recover, unless told to stop before it is done; the log then stays as a kill would leave it."""
-        recovering = asyncio.ensure_future(self._recover(directory))
+        recovering = asyncio.ensure_future(self._recover())
         stopping = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({recovering, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -146,62 +164,42 @@ class Server:
                 await recovering
         if not recovering.cancelled():
             recovering.result()
-        if recovering.cancelled() or self.node.is_stopped:
+        if recovering.cancelled() or self.group.is_stopped:
             await self._close_log(seal=False)
             return False
         return True
 
+    async def _recover(self) -> None:
+        await self.group.open(self.planes)
+        await self.group.replay()
+
     async def _close_planes(self) -> None:
         """Close whatever listens; harmless where nothing does."""
         self.lag.stop()
+        self.group.stop()
         await self.listener.stop()
+        await self.peers.stop()
         await self.planes.stop_api()
         await self.planes.stop_admin()
-
-    async def _recover(self, directory: DataDir) -> None:
-        config, loop = self.config, self.loop
-        self.wal = wal = await recovery.open_log(
-            directory.wal, self.disk, config, directory.salt, must_exist=directory.log_created
-        )
-        directory.mark_log_created()
-        meta = await recovery.load_snapshot(directory.snapshots, self.disk, self.machine, wal.first_index)
-        storage = Storage(wal)
-        index, term = (meta.last_index, meta.last_term) if meta is not None else (0, 0)
-        end = await asyncio.to_thread(storage.recover, index, term)
-        raft = recovery.new_raft(config.name, end, index)
-        self.node = Node(
-            raft,
-            storage,
-            self.service.runner,
-            wall_clock_ms=_wall_clock_ms,
-            crash_point=_crash_point(),
-            last_stamp_ms=end.last_stamp_ms,
-        )
-        self.service.node = self.node
-        self.service.wal_stats = wal.stats
-        self.snapshots = Snapshots(directory.snapshots, self.disk, config, self.machine, storage, wal.stats, loop)
-        self.snapshots.last_index = index
-        self.service.snapshots = self.snapshots
-        self.service.start_save = self.snapshots.save
-        self.planes.log_opened(wal.stats)
-        self._start_log(wal)
-        self.node.start()
-        await recovery.replay(self.node)
-
-    def _start_log(self, wal: Wal) -> None:
-        call = self.loop.call_soon_threadsafe
-        durable = self.node.durable
-        wal.start(lambda token: call(durable, token), lambda error: call(self._disk_failed, error))
 
     def _ready(self) -> None:
         self.service.refusal = None
         limit = MemoryLimit(self.service)
-        self.housekeeping.each_tick += [self.snapshots.start_if_due, limit.refresh, self._reap]
+        snapshots = self.group.snapshots
+        self.housekeeping.each_tick += [snapshots.start_if_due, limit.refresh, self._reap, self._announce]
         self.housekeeping.start()
         self.is_started = True
         gc_policy.settle()
+        self._announce()
+
+    def _announce(self) -> None:
+        """Log once that clients may come."""
+        if self._is_announced or self.reasons_not_ready():
+            return
+        self._is_announced = True
+        node = self.service.node
         keys = sum(database.key_count for database in self.machine.databases)
-        log.info(Event.NODE_READY, term=self.node.term, index=self.node.applied_index, keys=keys)
+        log.info(Event.NODE_READY, term=node.term, index=node.applied_index, leader=node.leader_id, keys=keys)
 
     def _reap(self) -> None:
         """Free what FLUSHALL dropped, a slice a turn."""
@@ -219,8 +217,8 @@ class Server:
         reasons = []
         if not self.is_started:
             reasons.append("loading")
-        elif not self.node.is_leader:
-            reasons.append("no leader")
+        else:
+            reasons += self.group.reasons_not_ready()
         if self._is_draining:
             reasons.append("draining")
         if self._disk_failure is not None:
@@ -229,13 +227,13 @@ class Server:
 
     # -- stopping -----------------------------------------------------------------------------------------------------
 
-    def _disk_failed(self, error: DiskFailed) -> None:
+    def _disk_failed(self, error: StorageError) -> None:
         """Stop at once: nothing that waits is ever acknowledged."""
         if self._disk_failure is not None:
             return
         self._disk_failure = error
         self._exit_code = EXIT_STORAGE
-        self.node.stop()
+        self.group.stop()
         log.error(Event.DISK_FAILED, error=str(error))
         for session in list(self.service.sessions.values()):
             session.close(after_replies=False)
@@ -245,41 +243,39 @@ class Server:
         self._is_draining = True
         log.info(Event.DRAIN_STARTED)
         self.housekeeping.stop()
+        if self._disk_failure is None:
+            await self.group.hand_over()
         await self.listener.stop()
         if self._disk_failure is None:
             self.service.flush()
             self.service.drain()
             await self._finish_pending()
-            await self.snapshots.save_and_wait()
-        self.node.stop()
+            await self.group.snapshots.save_and_wait()
+        self.group.stop()
         for session in list(self.service.sessions.values()):
             session.close(after_replies=True)
         await self.planes.stop_api()
         await self._close_log(seal=self._disk_failure is None)
 
     async def _close_log(self, *, seal: bool) -> None:
-        if self.wal is None:
-            return
+        has_log = self.group.wal is not None
         try:
-            await asyncio.to_thread(self.wal.close, seal=seal)
+            await self.group.close(seal=seal)
         except StorageError as error:
             log.error(Event.DISK_FAILED, error=str(error))
             self._exit_code = EXIT_STORAGE
         else:
-            if seal:
-                log.info(Event.LOG_SEALED, last_index=self.node.last_index)
+            if seal and has_log:
+                log.info(Event.LOG_SEALED, last_index=self.service.node.last_index)
 
     async def _finish_pending(self) -> None:
         deadline = self.loop.time() + self.config.shutdown_timeout_seconds
-        while self.node.proposals_pending and self._disk_failure is None:
+        node, forwarder = self.service.node, self.service.forwarder
+        while (node.proposals_pending or forwarder.calls_pending) and self._disk_failure is None:
             if self.loop.time() > deadline:
-                log.warning(Event.DRAIN_TIMED_OUT, proposals=self.node.proposals_pending)
+                log.warning(Event.DRAIN_TIMED_OUT, proposals=node.proposals_pending + forwarder.calls_pending)
                 return
             await asyncio.sleep(0.005)
-
-
-def _new_salt() -> bytes:
-    return os.urandom(SALT_BYTES)
 
 
 def _wall_clock_ms() -> int:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter, time
-from typing import Final
+from typing import Final, Protocol
 
 from kvservice.commands.reply import OK, ErrorReply, Pending
 from kvservice.config import Config
@@ -27,7 +27,6 @@ from persistence.disk import Disk
 from persistence.errors import StorageError
 from persistence.snapshot import SnapshotFile, SnapshotMeta, SnapshotWriter, purge_snapshots, remove_temporaries
 from persistence.wal import WalStats
-from replication.storage import Storage
 
 SLICE_SECONDS: Final = 0.001
 SLICE_KEYS: Final = 500
@@ -45,6 +44,13 @@ class SnapshotFailed(RedanError):
     reason = "SNAPSHOT_FAILED"
 
 
+class LogOwner(Protocol):
+    """Who knows what is still needed of the log (replication/node)."""
+
+    def purge(self, before_index: int) -> None:
+        """Drop log before an index that snapshots cover, but for what somebody still needs."""
+
+
 class Snapshots:
     """The snapshots of this node."""
 
@@ -54,7 +60,7 @@ class Snapshots:
         disk: Disk,
         config: Config,
         machine: Machine,
-        storage: Storage,
+        node: LogOwner,
         wal_stats: WalStats,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -62,7 +68,7 @@ class Snapshots:
         self._disk = disk
         self._config = config
         self._machine = machine
-        self._storage = storage
+        self._node = node
         self._wal_stats = wal_stats
         self._loop = loop
         self._walk: SnapshotWalk | None = None
@@ -215,7 +221,7 @@ class Snapshots:
         self.taken += 1
         log.info(Event.SNAPSHOT_FINISHED, index=self._index, bytes=self.last_bytes, seconds=round(self.last_seconds, 3))
         if len(kept) >= KEPT:
-            self._storage.purge(min(file.last_index for file in kept) + 1)
+            self._node.purge(min(file.last_index for file in kept) + 1)
         self._answer(None)
 
     def _failed(self, error: StorageError) -> None:

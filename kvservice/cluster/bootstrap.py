@@ -15,6 +15,10 @@ Why B needs all answers: a directory may have been replaced between the question
 them knows the present one. If a member does not answer and there is a leader, C is chosen after LATE_SECONDS: always
 safe, and the leader makes an end of it.
 
+Why C needs all answers, or LATE_SECONDS: this node may have answered a leader that does not answer now. It must not
+acknowledge anything to a leader of an earlier term; the term of the others is the least that it begins with, and after
+so long a leader that they do not know of has stepped down for want of a majority.
+
 A node that is told to ``join`` asks members to add it as a learner, and begins quarantined too: it cannot know whether
 a node of its name was a member before.
 
@@ -86,6 +90,7 @@ class Answer(NamedTuple):
     founders: Mapping[str, str]
     leader: str
     commit_index: int
+    term: int
 
 
 def answer_of(response: raft_pb2.IntroduceResponse) -> Answer:
@@ -100,6 +105,7 @@ def answer_of(response: raft_pb2.IntroduceResponse) -> Answer:
         dict(response.founders),
         response.leader,
         response.commit_index,
+        response.term,
     )
 
 
@@ -152,9 +158,11 @@ def _follow(
         )
     if is_founder and is_complete:
         return Charter(newest.cluster_id, first, 0, newest.founders)
-    if not is_founder or (newest.leader and waited_seconds >= LATE_SECONDS):
-        return Charter(newest.cluster_id, newest.configuration, 0, newest.founders, is_quarantined=True)
-    return None
+    is_late = waited_seconds >= LATE_SECONDS and (newest.leader or not is_founder)
+    if not is_late and (is_founder or not is_complete):
+        return None
+    term = max(answer.term for answer in settled)
+    return Charter(newest.cluster_id, newest.configuration, 0, newest.founders, is_quarantined=True, term=term)
 
 
 def _members_of(configuration: Configuration) -> str:

@@ -85,30 +85,32 @@ class PeerPlane:
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Bind and answer Introduce. Raises OSError."""
+    async def start(self, resp: HostPort, grpc_address: HostPort) -> None:
+        """Bind and answer Introduce; the other planes are bound there. Raises OSError."""
+        # Before anybody can ask, and once more when the system has chosen a port.
+        self._advertise(resp, grpc_address)
         await self._server.start()
+        self._advertise(resp, grpc_address)
         log.info(Event.LISTENING, plane="peer", address=self._server.address)
 
-    def advertise(self, resp: HostPort, grpc_address: HostPort) -> None:
-        """Settle where this node says it is reached, now that all ports are known."""
+    def _advertise(self, resp: HostPort, grpc_address: HostPort) -> None:
+        """Settle where this node says it is reached."""
         config = self._config
+        listed = {member.name: str(member.address) for member in config.initial_cluster}
         own = Addresses(
-            str(config.advertise_peer_addr or self._server.address),
+            str(config.advertise_peer_addr or listed.get(config.name) or self._server.address),
             str(config.advertise_resp_addr or resp),
             str(config.advertise_grpc_addr or grpc_address),
         )
         self._members.own = own
         identity = self.identity
         identity.peer_address, identity.resp_address, identity.grpc_address = own
-        listed = {member.name: str(member.address) for member in config.initial_cluster}
         addresses = listed or {config.name: own.peer}
         self.first = Configuration(tuple(sorted(addresses)), addresses=addresses)
 
     def newcomer(self, *, may_found: bool) -> Newcomer:
         """Return how this node presents itself while it has no cluster."""
-        address = self.first.addresses.get(self._config.name, "") if not self._config.join else ""
-        return Newcomer(self._config.name, self._directory_id, address or self._members.own.peer, may_found)
+        return Newcomer(self._config.name, self._directory_id, self._members.own.peer, may_found)
 
     def enter(self, charter: Charter) -> None:
         """Belong to a cluster; its charter is durable."""

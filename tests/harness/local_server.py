@@ -58,7 +58,14 @@ class LocalServer:
         self._signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         here = HostPort("127.0.0.1", 0)
         self.config = Config.model_validate(
-            {"data_dir": folder, "resp_addr": here, "grpc_addr": here, "admin_addr": here, **settings}
+            {
+                "data_dir": folder,
+                "resp_addr": here,
+                "grpc_addr": here,
+                "peer_addr": here,
+                "admin_addr": here,
+                **settings,
+            }
         )
         self.disk = FailingDisk()
         self.server = Server(self.config)

@@ -23,11 +23,11 @@ ME = Newcomer("n2", "id-n2", "n2:7401")
 
 
 def fresh(name: str, configuration: Configuration = FIRST) -> Answer:
-    return Answer(name, True, f"id-{name}", "", configuration, {}, "", 0)
+    return Answer(name, True, f"id-{name}", "", configuration, {}, "", 0, 0)
 
 
 def settled(name: str, founders: dict[str, str] = FOUNDERS, **fields: object) -> Answer:
-    answer = Answer(name, False, "", "id-n1", FIRST, founders, "n1", 10)
+    answer = Answer(name, False, "", "id-n1", FIRST, founders, "n1", 10, 4)
     return answer._replace(**fields)  # type: ignore[arg-type]
 
 
@@ -80,10 +80,12 @@ def test_b_a_founder_among_other_founders_than_its_settings_name_is_refused() ->
 def test_c_a_member_with_another_directory_begins_quarantined(others: tuple[Answer, Answer | str | None]) -> None:
     first, second = others
     last = settled("n3", {**FOUNDERS, "n2": "gone"}) if second == "n3-differs" else None
-    charter = decided(first, last)
+    if last is None:
+        assert decided(first, last) is None
+    charter = decided(first, last, waited_seconds=module.LATE_SECONDS)
     assert charter is not None
     assert charter.is_quarantined
-    assert (charter.cluster_id, charter.configuration) == ("id-n1", FIRST)
+    assert (charter.cluster_id, charter.configuration, charter.term) == ("id-n1", FIRST, 4)
 
 
 def test_c_a_directory_that_could_not_be_read_begins_quarantined() -> None:
@@ -193,8 +195,8 @@ async def test_who_is_refused_by_name_does_not_ask_again(nodes: Nodes) -> None:
 
 
 def test_a_charter_comes_back_whole_and_other_bytes_are_refused() -> None:
-    charter = Charter("id-n1", FIRST, 7, FOUNDERS, is_quarantined=True)
+    charter = Charter("id-n1", FIRST, 7, FOUNDERS, is_quarantined=True, term=9, latest=Configuration(("n1", "n4")))
     assert decode(encode(charter)) == charter
-    for wrong in (b"", b"\x00", b"\x96\x09\xa0\xc4\x00\x00\x80\xc2", encode(charter)[:-1]):
+    for wrong in (b"", b"\x00", b"\x98\x09\xa0\xc4\x00\x00\x80\xc2\x00\xc4\x00", encode(charter)[:-1]):
         with pytest.raises(ValueError, match=r"charter"):
             decode(wrong)

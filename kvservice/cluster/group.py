@@ -1,0 +1,326 @@
+"""The consensus group as this node runs it: opened, ticked, restored from what others send, handed over, closed.
+
+Order: ``open`` (charter → log → snapshot → core → peers attached → started) → ``replay`` → the node serves →
+``hand_over`` → ``close``.
+
+Guarantees: in quarantine that has just begun nothing is said to anybody before it is durable. Who leads, and the end of
+a quarantine, are logged.
+Leaves to the caller: binding the planes before, answering clients, and what a failing disk means for the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from kvservice import recovery
+from kvservice.cluster import charter as charters
+from kvservice.cluster.admin import furthest_voter
+from kvservice.cluster.charter import Charter
+from kvservice.cluster.members import Members
+from kvservice.cluster.opening import Opened, charter_of, open_group
+from kvservice.cluster.peer_plane import PeerPlane
+from kvservice.cluster.ticks import Ticks
+from kvservice.commands.registry import TABLE
+from kvservice.config import Config
+from kvservice.errors import Loading, RequestError
+from kvservice.forwarding.streams import dial, serve_forward
+from kvservice.keyspace.machine import Machine
+from kvservice.logs import Event, Log
+from kvservice.service import Service
+from kvservice.snapshots import Snapshots
+from persistence.data_dir import DataDir
+from persistence.disk import Disk
+from persistence.errors import StorageError
+from persistence.snapshot import snapshot_path
+from persistence.wal import Wal
+from replication.core.membership import Change, ChangeKind, Configuration
+from replication.core.messages import InstallSnapshot
+from replication.errors import ReplicationError
+from replication.node import Node
+from replication.ports import CrashPoint
+from replication.threaded_reader import ThreadedReader
+from replication.wire import StateDigest
+
+if TYPE_CHECKING:
+    from kvservice.planes import Planes
+
+HAND_OVER_SECONDS: Final = 2.0
+"""For the successor to catch up and win: three elections at the default timeout."""
+POLL_SECONDS: Final = 0.005
+FIRST_TOKEN: Final = 0
+"""Of what is written before there is a node, whose own begin at 1."""
+
+log = Log("cluster")
+
+
+class Group:
+    """One consensus group and this node's part in it."""
+
+    def __init__(
+        self,
+        config: Config,
+        directory: DataDir,
+        disk: Disk,
+        service: Service,
+        members: Members,
+        peers: PeerPlane,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        wall_clock_ms: Callable[[], int],
+        crash_point: CrashPoint,
+        on_failed: Callable[[StorageError], None],
+    ) -> None:
+        # on_failed: told, once or more often, that the node has stopped for want of its disk.
+        self.node: Node | None = None
+        self.wal: Wal | None = None
+        self.is_unreadable = False
+        """Whether META could not be read, so that this directory founds nothing."""
+        self._config = config
+        self._directory = directory
+        self._disk = disk
+        self._service = service
+        self._members = members
+        self._peers = peers
+        self._loop = loop
+        self._wall_clock_ms = wall_clock_ms
+        self._crash_point = crash_point
+        self._on_failed = on_failed
+        self._ticks = Ticks(loop, self._tick)
+        self._reader: ThreadedReader | None = None
+        self._charter: Charter | None = None
+        self._charter_turn = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._leader_seen: tuple[str | None, int] = (None, 0)
+        self._is_quarantined = False
+        self._on_durable: Callable[[int], None] = lambda _token: None
+
+    # -- opening ------------------------------------------------------------------------------------------------------
+
+    async def open(self, planes: Planes) -> None:
+        """Read the directory, take part in the group. Raises BootstrapRefused, StorageError, OSError."""
+        config, service = self._config, self._service
+        charter = await charter_of(config, self._directory, self._disk, self._peers, is_unreadable=self.is_unreadable)
+        self._peers.enter(charter)
+        machines = [service.machine]
+        opened, machine = await open_group(
+            config,
+            self._directory,
+            self._disk,
+            lambda: machines.pop() if machines else self._new_machine(),
+            charter,
+        )
+        if machine is not service.machine:
+            service.machine.replace_by(machine)
+        self._charter = opened.charter
+        self.wal = opened.wal
+        self._start_log(opened.wal)
+        if opened.charter.is_quarantined:
+            await self._begin_quarantine(opened)
+        self.node = self._new_node(opened)
+        service.node = self.node
+        service.wal_stats = opened.wal.stats
+        self.snapshots = Snapshots(
+            self._directory.snapshots, self._disk, config, service.machine, self.node, opened.wal.stats, self._loop
+        )
+        self.snapshots.last_index = opened.snapshot_index
+        service.snapshots = self.snapshots
+        service.start_save = self.snapshots.save
+        planes.log_opened(opened.wal.stats)
+        self._attach(self.node)
+        self._is_quarantined = opened.raft.is_quarantined
+        self.node.start()
+        self._ticks.start()
+
+    async def replay(self) -> None:
+        """Apply what the log holds; see kvservice/recovery."""
+        assert self.node is not None
+        await recovery.replay(self.node)
+
+    def _new_machine(self) -> Machine:
+        machine = Machine(TABLE, self._config.databases, random.Random)
+        machine.on_defect = self._service.machine.on_defect
+        return machine
+
+    def _start_log(self, wal: Wal) -> None:
+        call = self._loop.call_soon_threadsafe
+        wal.start(lambda token: call(self._durable, token), lambda error: call(self._on_failed, error))
+
+    def _durable(self, token: int) -> None:
+        self._on_durable(token)
+
+    async def _begin_quarantine(self, opened: Opened) -> None:
+        """Make the quarantine durable in the log itself; from then on the charter need not say so."""
+        log.warning(Event.QUARANTINE_BEGUN, term=opened.end.hard_state.term)
+        durable = asyncio.Event()
+        self._on_durable = lambda _token: durable.set()
+        opened.storage.append(opened.end.hard_state, [], 0, FIRST_TOKEN)
+        await durable.wait()
+        await self._write_charter(opened.charter._replace(is_quarantined=False))
+
+    def _new_node(self, opened: Opened) -> Node:
+        call = self._loop.call_soon_threadsafe
+        self._reader = ThreadedReader(opened.storage, call)
+        node = Node(
+            opened.raft,
+            opened.storage,
+            self._service.runner,
+            self._peers.peers,
+            wall_clock_ms=self._wall_clock_ms,
+            reader=self._reader,
+            crash_point=self._crash_point,
+            last_stamp_ms=opened.end.last_stamp_ms,
+            outcome_timeout_ms=self._config.outcome_timeout_ms,
+            on_damage=self._old_entries_damaged,
+            on_failed=self._on_failed,
+        )
+        self._on_durable = node.durable
+        return node
+
+    def _attach(self, node: Node) -> None:
+        service = self._service
+        service.runner.on_configuration.append(self._configuration_changed)
+        service.runner.on_restore = self._restore
+        dial(service.forwarder, self._peers.peers.open_forward)
+        self._peers.attach(node, lambda stream: serve_forward(service, stream), self._digest_received)
+
+    # -- what it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it takes no part any more."""
+        return self.node is None or self.node.is_stopped
+
+    def reasons_not_ready(self) -> list[str]:
+        """Return why clients should not be sent here, once the log is read; empty when they should."""
+        node = self.node
+        reasons = []
+        if node is None or node.leader_id is None:
+            reasons.append("no leader")
+        if self._members.cluster_id and self._members.name not in self._members:
+            reasons.append("not a member")
+        if node is not None and node.raft.is_quarantined:
+            reasons.append("quarantined")
+        if node is not None and node.is_restoring:
+            reasons.append("loading a snapshot")
+        return reasons
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        node = self.node
+        assert node is not None
+        node.tick()
+        seen = node.leader_id, node.term
+        if seen != self._leader_seen:
+            self._leader_seen = seen
+            log.info(Event.LEADER_CHANGED, leader=seen[0] or "", term=seen[1])
+            self._mind_own_address(node)
+        if self._is_quarantined and not node.raft.is_quarantined:
+            self._is_quarantined = False
+            log.info(Event.QUARANTINE_ENDED, index=node.applied_index)
+
+    def _mind_own_address(self, node: Node) -> None:
+        """Tell the others where this node is reached now, if it leads and has moved."""
+        configuration, own = node.configuration, self._members.own.peer
+        if not node.is_leader or len(configuration.members) < 2 or not own:
+            return
+        if configuration.addresses.get(self._members.name) != own:
+            node.change([Change(ChangeKind.CHANGE_ADDRESS, self._members.name, own)], lambda _error: None)
+
+    def _digest_received(self, _peer: str, _digest: StateDigest) -> None:
+        """Take a digest of a peer's state."""
+
+    def _configuration_changed(self, configuration: Configuration) -> None:
+        self._peers.configuration_changed(configuration, self._service.machine.index)
+        charter = self._charter
+        if charter is not None and charter.latest != configuration:
+            self._charter = charter._replace(latest=configuration)
+            self._spawn(self._write_charter(self._charter))
+
+    async def _write_charter(self, charter: Charter) -> None:
+        self._charter = charter
+        async with self._charter_turn:
+            try:
+                await asyncio.to_thread(self._directory.write_charter, charters.encode(charter), log_created=True)
+            except StorageError as error:
+                self._on_failed(error)
+
+    def _old_entries_damaged(self, error: StorageError) -> None:
+        """Take a snapshot for the peer that needed entries which cannot be read."""
+        log.error(Event.DAMAGE_FOUND, error=str(error))
+        with suppress(RequestError):  # one is being written already
+            self.snapshots.save()
+
+    def _restore(self, snapshot: InstallSnapshot) -> None:
+        self._spawn(self._load_received(snapshot))
+
+    async def _load_received(self, snapshot: InstallSnapshot) -> None:
+        """Put the state of a received snapshot in place of the present one, while clients are told to wait."""
+        service, node = self._service, self.node
+        assert node is not None
+        loading = None
+        if service.refusal is None:
+            loading = service.refusal = Loading()
+        index, term = snapshot.last_index, snapshot.last_term
+        fresh = self._new_machine()
+        try:
+            await recovery.load_file(snapshot_path(self._directory.snapshots, index, term), self._disk, fresh)
+        except StorageError as error:
+            node.stop()
+            self._on_failed(error)
+            return
+        service.machine.replace_by(fresh)
+        self.snapshots.last_index = max(self.snapshots.last_index, index)
+        if service.refusal is loading:
+            service.refusal = None
+        node.restored()
+
+    def _spawn(self, work: object) -> None:
+        task = self._loop.create_task(work)  # type: ignore[arg-type, var-annotated]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- closing ------------------------------------------------------------------------------------------------------
+
+    async def hand_over(self) -> None:
+        """Make the voter that is furthest the leader, if this node leads; for HAND_OVER_SECONDS at most."""
+        node = self.node
+        if node is None or not node.is_leader:
+            return
+        deadline = self._loop.time() + HAND_OVER_SECONDS
+        target = ""
+        while node.is_leader and not node.is_stopped and self._loop.time() < deadline:
+            target = furthest_voter(self._members, node.raft.progress)
+            if not target:
+                return
+            if node.raft.transferee is None:
+                with suppress(ReplicationError, ValueError):
+                    node.transfer(target)
+            await asyncio.sleep(POLL_SECONDS)
+        while node.leader_id is None and self._loop.time() < deadline:  # noqa: ASYNC110 - the core tells by its state
+            await asyncio.sleep(POLL_SECONDS)
+        log.info(Event.LEADERSHIP_HANDED_OVER, leader=node.leader_id or "", term=node.term)
+
+    def stop(self) -> None:
+        """Take part no more: nothing is proposed, answered or counted from here on."""
+        self._ticks.stop()
+        if self.node is not None:
+            self.node.stop()
+
+    async def close(self, *, seal: bool) -> None:
+        """Close the log; may be called without an ``open``. Raises StorageError."""
+        self.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._reader is not None:
+            reader, self._reader = self._reader, None
+            await asyncio.to_thread(reader.close)
+        if self.wal is not None:
+            wal, self.wal = self.wal, None
+            await asyncio.to_thread(wal.close, seal=seal)
