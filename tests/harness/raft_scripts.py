@@ -281,7 +281,7 @@ class Story:
         self.group.stabilize(words.plain or list(self.group.members))
 
     def deliver(self, words: Words) -> None:
-        """NAME… [from=(…)] [kind=(…)] [count=N] [drop=(NAME…)] [keep=yes] [old-snapshot=yes].
+        """NAME… [from=(…)] [kind=(…)] [count=N] [newest-first=yes] [drop=(NAME…)] [keep=yes] [old-snapshot=yes].
 
         Hand over what is on its way, and leave a copy there with ``keep``; lose what goes to the names in ``drop``.
         """
@@ -293,7 +293,8 @@ class Story:
             left -= (fits := left > 0 and letter.receiver in words.plain and _fits(letter, words))
             return fits
 
-        for letter in [letter for letter in self.group.letters if is_wanted(letter)]:
+        letters = [letter for letter in self.group.letters if is_wanted(letter)]
+        for letter in reversed(letters) if words.number("newest-first", 0) else letters:
             if not words.number("keep", 0):
                 self.group.letters.remove(letter)
             self.told.append(letter.told())

@@ -70,6 +70,16 @@ def test_the_window_pauses_by_bytes_and_lets_one_append_over_the_edge() -> None:
     assert progress.inflight_bytes == 20
 
 
+def test_an_acknowledgement_that_frees_too_little_leaves_the_peer_paused() -> None:
+    progress = streaming(messages_max=100, bytes_max=25)
+    progress.sent(6, 20)
+    progress.sent(7, 40)
+    assert progress.acknowledged(6)
+    assert not may_send(progress)
+    assert progress.acknowledged(7)
+    assert may_send(progress)
+
+
 def test_a_full_window_lets_one_empty_append_through_after_each_answered_heartbeat() -> None:
     progress = streaming(messages_max=1)
     progress.sent(6, BYTES)

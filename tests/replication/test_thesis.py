@@ -290,15 +290,29 @@ def test_committing_an_entry_commits_all_before_it(terms: list[int]) -> None:
     assert applied[-1].payload == b"x"
 
 
-@pytest.mark.parametrize(("count", "commit_index"), [(1, 1), (2, 2), (2, 1), (2, 0), (1, 5)])
-def test_a_follower_applies_what_it_learns_to_be_committed(count: int, commit_index: int) -> None:
-    """Section 5.3: a follower that learns that an entry is committed applies it, in log order; never more than it
-    has."""
-    raft = node(term=1)
-    sent = entries([1] * count)
-    raft.step("n2", AppendEntries(1, 0, 0, commit_index, sent, 0))
-    assert raft.log.committed == min(commit_index, count)
-    assert raft.take_committed() == sent[:commit_index]
+@pytest.mark.parametrize(
+    ("own", "previous", "sent", "commit_index", "applied"),
+    [
+        ([], 0, [1], 1, [1]),
+        ([], 0, [1, 1], 2, [1, 1]),
+        ([], 0, [1, 1], 1, [1]),
+        ([], 0, [1, 1], 0, []),
+        ([], 0, [1], 5, [1]),
+        ([1, 1, 1], 1, [], 3, [1]),
+        ([1, 1, 1], 1, [2], 3, [1, 2]),
+        ([1, 1, 1], 1, [1], 3, [1, 1]),
+    ],
+)
+def test_a_follower_applies_what_it_learns_to_be_committed(
+    own: list[int], previous: int, sent: list[int], commit_index: int, applied: list[int]
+) -> None:
+    """Section 5.3: a follower that learns that an entry is committed applies it, in log order; never more than what it
+    is known to have in common with the leader (figure 2: the smaller of the leader's commit index and the last new
+    entry)."""
+    raft = node(terms=own, term=2)
+    raft.step("n2", AppendEntries(2, previous, int(previous > 0), commit_index, entries(sent, previous + 1), 0))
+    assert raft.log.committed == len(applied)
+    assert [(entry.index, entry.term) for entry in raft.take_committed()] == list(enumerate(applied, 1))
 
 
 @pytest.mark.parametrize(
