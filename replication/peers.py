@@ -203,7 +203,7 @@ class Peers:
             self.introductions[peer] = self._identity.accept(response.greeting, expected=peer)
         except (LinkBroken, GreetingRefused, TimeoutError) as error:
             await call.close()
-            raise LinkBroken(f"{peer} takes no commands: {error or 'no greeting within the time'}") from error
+            raise LinkBroken(f"{peer} takes no commands: {str(error) or 'no greeting within the time'}") from error
         except asyncio.CancelledError:
             await call.close()
             raise

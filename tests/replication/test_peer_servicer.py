@@ -9,11 +9,13 @@ import grpc
 import pytest
 
 from redan.raft.v1 import raft_pb2
+from replication import peer_servicer
 from replication.core.membership import Configuration
 from replication.core.messages import Heartbeat
 from replication.peer_link import EXCHANGE, LinkBroken
 from replication.peer_server import PeerServer
 from replication.peer_servicer import ForwardStream, StreamEnded
+from replication.peers import FORWARD
 from tests.harness.peer_nodes import QUICK, PeerNode, Proxy, closed_port, echo, until
 
 HEARTBEAT = Heartbeat(3, 100, 7)
@@ -261,6 +263,64 @@ async def test_a_forward_stream_to_a_node_that_is_not_there_says_so(tmp_path: Pa
         n1.peers.peers_changed(Configuration(("n1", "n2"), addresses={"n2": f"127.0.0.1:{closed_port()}"}))
         with pytest.raises(LinkBroken, match="n2 takes no commands"):
             await n1.peers.open_forward("n2")
+
+
+async def test_a_peer_that_accepts_and_says_nothing_is_given_up(tmp_path: Path) -> None:
+    options = QUICK._replace(greeting_seconds=0.1)
+    async with (
+        PeerNode("n1", tmp_path / "1", options=options) as n1,
+        PeerNode("n2", tmp_path / "2") as n2,
+        Proxy(n2.address) as proxy,
+    ):
+        proxy.stall()
+        n1.knows(n2, at={"n2": proxy.address})
+        await until(lambda: n1.peers.links["n2"].problem)
+        assert n1.peers.links["n2"].problem == "no greeting within the time"
+        with pytest.raises(LinkBroken, match="n2 takes no commands: no greeting within the time"):
+            await n1.peers.open_forward("n2")
+        opening = asyncio.ensure_future(n1.peers.open_forward("n2"))
+        await until(lambda: proxy.connections >= 3)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        proxy.flow()
+        await n1.has_opened(n2)
+
+
+async def test_a_caller_that_greets_late_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_servicer, "GREETING_SECONDS", 0.05)
+    async with PeerNode("n2", tmp_path / "2") as n2, grpc.aio.insecure_channel(n2.address) as channel:
+        call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(EXCHANGE)()
+        assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize("method", ["Introduce", "Join"])
+async def test_a_question_that_is_no_message_is_refused(tmp_path: Path, method: str) -> None:
+    async with PeerNode("n2", tmp_path / "2") as n2, grpc.aio.insecure_channel(n2.address) as channel:
+        path = f"/redan.raft.v1.RaftService/{method}"
+        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(b"\xff\xff")
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_forwarded_request_that_is_no_message_ends_its_stream(tmp_path: Path) -> None:
+    async with PeerNode("n2", tmp_path / "2") as n2, grpc.aio.insecure_channel(n2.address) as channel:
+        call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(FORWARD)()
+        greeting = raft_pb2.Greeting(cluster_id="c1", sender="n9", receiver="n2", incarnation=1)
+        await call.write(raft_pb2.ForwardRequest(greeting=greeting).SerializeToString())
+        await call.read()
+        await call.write(b"\xff\xff")
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_only_so_many_senders_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_servicer, "SENDERS_MAX", 3)
+    async with PeerNode("n2", tmp_path / "2") as n2:
+        for number in range(6):
+            code, _ = await spoken_to(n2, hello(sender=f"m{number}"), b"\xff")
+            assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert list(n2.servicer._incarnations) == ["m3", "m4", "m5"]
 
 
 async def test_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:

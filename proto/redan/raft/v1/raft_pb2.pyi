@@ -160,12 +160,16 @@ class RequestVote(_message.Message):
     def __init__(self, last_index: _Optional[int] = ..., last_term: _Optional[int] = ..., pre_vote: _Optional[bool] = ..., leadership_transfer: _Optional[bool] = ...) -> None: ...
 
 class RequestVoteReply(_message.Message):
-    __slots__ = ("granted", "pre_vote")
+    __slots__ = ("granted", "pre_vote", "commit_index", "commit_term")
     GRANTED_FIELD_NUMBER: _ClassVar[int]
     PRE_VOTE_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_TERM_FIELD_NUMBER: _ClassVar[int]
     granted: bool
     pre_vote: bool
-    def __init__(self, granted: _Optional[bool] = ..., pre_vote: _Optional[bool] = ...) -> None: ...
+    commit_index: int
+    commit_term: int
+    def __init__(self, granted: _Optional[bool] = ..., pre_vote: _Optional[bool] = ..., commit_index: _Optional[int] = ..., commit_term: _Optional[int] = ...) -> None: ...
 
 class TimeoutNow(_message.Message):
     __slots__ = ()
