@@ -19,6 +19,7 @@ from replication.core.membership import Change, Configuration
 from replication.core.messages import Entry, EntryKind, InstallSnapshot, Message
 from replication.core.raft import Raft, Settings
 from replication.errors import ReplicationError
+from replication.leased_node import LeasedNode
 from replication.node import Node
 from replication.storage import Storage
 from tests.harness.disk import FaultyDisk
@@ -155,7 +156,7 @@ class Member:
         members = snapshot.configuration if snapshot else self.initial
         raft = Raft(name, cluster.settings, end.hard_state, members, log, cluster.chance.randrange)
         self.machine = KeyValues(self, snapshot)
-        self.node = Node(
+        self.node = (LeasedNode if cluster.settings.read_lease else Node)(
             raft,
             self.storage,
             self.machine,
@@ -166,6 +167,8 @@ class Member:
             on_damage=self._damage_found,
             on_failed=self.damage.append,
         )
+        if isinstance(self.node, LeasedNode):
+            self.node.lease_clock_ms = lambda: cluster.now_ms
         self.incarnation += 1
         self.is_up = True
         self.node.start()
@@ -327,7 +330,10 @@ class Cluster:
         return [member for member in self.members.values() if member.is_up and member is not leader]
 
     def elect(self, name: str = "n1") -> Member:
-        """Have a member win an election."""
+        """Have a member win the first election."""
+        if self.settings.read_lease:
+            # Nobody gives a vote away before.
+            self.tick(self.settings.election_ticks_min - 1)
         self.members[name].node.raft.campaign()
         self.tick()
         assert self.leader.name == name

@@ -337,7 +337,7 @@ def test_damage_in_old_entries_of_the_leader_turns_into_a_snapshot_for_the_follo
     for number in range(200):
         cluster.write(f"k{number}=" + "x" * 1000)
         cluster.settle()
-    leader.disk.flip(sorted(leader.disk.files())[0], 30_000)
+    leader.disk.flip(min(leader.disk.files()), 30_000)
     cluster.restart("n3")
     cluster.tick(80)
     assert "damaged" in str(leader.damage[0])

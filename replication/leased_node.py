@@ -1,0 +1,92 @@
+"""A node that, while it leads, serves reads on its clock alone: ``read_mode`` lease.
+
+The lease begins when a round of heartbeats began that a majority has answered, and lasts 7/8 of the shortest election
+timeout: until then no follower gives its vote away, if its clock does not run more than 1/7 faster. So it rests on
+clocks that run alike, on every node of the group knowing the mode (no node forgets a leader early then), and on nothing
+else: the end is compared with the clock at each read, so that a process which was paused does not serve what it knew.
+
+Guarantees: no lease in a term in which leadership was offered to another voter: the offer may arrive late, and an
+election that the leader asked for waits for nobody's lease. No vote of a node that has just started: what it promised
+by following, before, it has forgotten.
+Leaves to the caller: ``lease_clock_ms``, which has to go on while the process is stopped or the machine sleeps.
+Reference: Raft thesis, section 6.4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from replication.core.messages import Message, RequestVote
+from replication.core.raft import LEASE_EIGHTHS
+from replication.node import TICK_MS, Node
+
+TICKS_REMEMBERED = 256
+"""More than the longest lease: a round that began earlier gives none any more."""
+
+
+class LeasedNode(Node):
+    """A node whose reads rest on a lease where there are other voters."""
+
+    lease_clock_ms: Callable[[], int]
+    """A monotonic clock in ms; to be set before the start."""
+
+    _is_sole_leader = False
+    _lease_end_ms = 0
+    _term_without_lease = 0
+
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether reads may run on the applied state without asking, at this moment."""
+        return self._is_sole_leader or self.lease_clock_ms() < self._lease_end_ms
+
+    @reads_at_once.setter
+    def reads_at_once(self, is_sole_leader: bool) -> None:
+        self._is_sole_leader = is_sole_leader
+
+    def start(self) -> None:
+        """Do what every node does at the start."""
+        self._tick_times: dict[int, int] = {}
+        """When each of the newest ticks as a leader began, in ms of the lease's clock."""
+        super().start()
+
+    def tick(self) -> None:
+        """Let 10 ms pass."""
+        tick = self.raft.ticks + 1
+        self._tick_times[tick] = self.lease_clock_ms()
+        self._tick_times.pop(tick - TICKS_REMEMBERED, None)
+        super().tick()
+
+    def receive(self, sender: str, incarnation: int, messages: Iterable[Message]) -> None:
+        """Take messages of one life of a peer; give no vote away until no lease of before the start can be left."""
+        if self._ticks < self.raft.settings.election_ticks_min:
+            messages = [message for message in messages if type(message) is not RequestVote]
+        super().receive(sender, incarnation, messages)
+
+    def stop(self) -> None:
+        """Refuse everything from now on."""
+        self._lease_end_ms = 0
+        super().stop()
+
+    def transfer(self, to: str) -> None:
+        """Hand leadership to another voter: whatever comes of it, the lease of this term is over."""
+        self._term_without_lease = self.raft.term
+        self._lease_end_ms = 0
+        super().transfer(to)
+
+    def _advance(self) -> None:
+        super()._advance()
+        raft = self.raft
+        self._lease_end_ms = 0
+        began_ms = self._tick_times.get(raft.reads.lease_tick)
+        if (
+            began_ms is not None
+            and raft.has_lease
+            and raft.term != self._term_without_lease
+            and raft.log.applied >= raft.term_start_index
+            and not self.is_restoring
+        ):
+            self._lease_end_ms = began_ms + raft.settings.election_ticks_min * TICK_MS * LEASE_EIGHTHS // 8
+
+    def _change_leadership(self) -> None:
+        self._lease_end_ms = 0
+        super()._change_leadership()

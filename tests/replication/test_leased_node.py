@@ -1,0 +1,119 @@
+"""Reads on the leader's clock: as long as nobody else can lead, and not a moment longer."""
+
+from __future__ import annotations
+
+from replication.core.raft import Settings
+from tests.harness.cluster import Cluster
+
+LEASE_MS = 350
+
+
+def led() -> Cluster:
+    """Return three members in lease mode whose leader n1 has a lease."""
+    cluster = Cluster(settings=Settings(read_lease=True))
+    cluster.elect("n1")
+    cluster.tick(20)
+    assert has_lease(cluster)
+    return cluster
+
+
+def has_lease(cluster: Cluster, name: str = "n1") -> bool:
+    return cluster[name].node.reads_at_once
+
+
+def test_a_leader_has_no_lease_before_a_majority_has_answered_a_round() -> None:
+    cluster = Cluster(settings=Settings(read_lease=True))
+    cluster.elect("n1")
+    assert not has_lease(cluster)
+    cluster.until(lambda: has_lease(cluster))
+    assert [has_lease(cluster, name) for name in ("n2", "n3")] == [False, False]
+
+
+def test_the_lease_goes_on_while_a_majority_answers() -> None:
+    cluster = led()
+    cluster.isolate("n3")
+    for _ in range(300):
+        cluster.tick()
+        assert has_lease(cluster)
+
+
+def test_the_lease_is_over_before_anybody_else_can_lead() -> None:
+    for seed in range(20):
+        cluster = Cluster(seed=seed, settings=Settings(read_lease=True))
+        old = cluster.await_leader().name
+        cluster.tick(20 + seed)
+        assert has_lease(cluster, old)
+        cluster.isolate(old)
+        lease_ms = 0
+        for _ in range(300):
+            cluster.tick()
+            if any(cluster[name].node.is_leader for name in cluster.members if name != old):
+                break
+            lease_ms += 10 * has_lease(cluster, old)
+        assert 200 < lease_ms < LEASE_MS
+        assert not has_lease(cluster, old)
+        assert cluster.leader.name != old
+
+
+def test_a_process_that_was_paused_has_no_lease_when_it_goes_on() -> None:
+    cluster = led()
+    cluster.now_ms += LEASE_MS
+    assert not has_lease(cluster)
+
+
+def test_a_cut_connection_deposes_no_leader_that_others_hear() -> None:
+    cluster = led()
+    for name in ("n2", "n3"):
+        cluster[name].node.peer_lost("n1")
+    cluster.tick(100)
+    assert cluster.leader.name == "n1"
+    assert has_lease(cluster)
+
+
+def test_there_is_no_lease_in_a_term_in_which_leadership_was_offered() -> None:
+    cluster = led()
+    cluster["n2"].is_disk_stalled = True
+    cluster.write("a=1")
+    cluster.settle()
+    cluster["n1"].node.transfer("n2")
+    assert not has_lease(cluster)
+    cluster.tick(100)
+    assert cluster.leader.name == "n1", "n2 could not take over"
+    assert not has_lease(cluster)
+
+
+def test_a_new_leader_gets_a_lease_of_its_own() -> None:
+    cluster = led()
+    cluster["n1"].node.transfer("n2")
+    cluster.tick(30)
+    assert [has_lease(cluster, name) for name in ("n1", "n2", "n3")] == [False, True, False]
+
+
+def test_a_stopped_node_has_no_lease() -> None:
+    cluster = led()
+    cluster["n1"].node.stop()
+    assert not has_lease(cluster)
+
+
+def test_a_node_that_has_just_started_elects_nobody_while_a_lease_may_be_left() -> None:
+    cluster = led()
+    cluster.kill("n2")
+    cluster.restart("n2")
+    cluster.isolate("n1")
+    cluster["n3"].node.raft.leader = None
+    cluster["n3"].node.raft.campaign()
+    led_meanwhile = []
+    for _ in range(LEASE_MS // 10):
+        cluster.tick()
+        if has_lease(cluster):
+            led_meanwhile.append([name for name in ("n2", "n3") if cluster[name].node.is_leader])
+    assert len(led_meanwhile) > 20
+    assert not any(led_meanwhile)
+    cluster.until(lambda: cluster.leader.name == "n3" or cluster.leader.name == "n2")
+
+
+def test_a_single_voter_needs_none() -> None:
+    cluster = Cluster(1, settings=Settings(read_lease=True))
+    cluster.settle()
+    cluster.now_ms += 100_000
+    assert has_lease(cluster)
