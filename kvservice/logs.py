@@ -63,6 +63,8 @@ class Event(StrEnum):
     SNAPSHOT_NOT_SENT = "snapshot_not_sent"
     SNAPSHOT_RECEIVED = "snapshot_received"
     TICKS_LATE = "ticks_late"
+    STATE_DIVERGED = "state_diverged"
+    STATE_AGREES_AGAIN = "state_agrees_again"
 
     CLOCK_STEPPED = "clock_stepped"
 

@@ -21,6 +21,7 @@ from typing import Final, cast
 
 from kvservice.admission import REFUSED, refusal, unknown_command
 from kvservice.batch import Call
+from kvservice.cluster.divergence import Divergence
 from kvservice.commands.containers import leaf
 from kvservice.commands.ports import SnapshotsPort, WalStatsPort
 from kvservice.commands.reply import ErrorReply, Pending, Reply
@@ -76,6 +77,7 @@ class Service:
         self.sessions: dict[int, Session] = {}
         self.started_s = time()
         self.run_id = token_hex(20)
+        self.divergence = Divergence(machine.digests)
         self.runner = Runner(machine, stats, self.release)
         self.runner.is_stale = self._is_stale = config.read_mode == "stale"
         self.forwarder = Forwarder(self.runner.answer_forwarded, monotonic, call_soon, call_later)
@@ -342,7 +344,7 @@ class Service:
     def _admit_home(self, call: Call) -> Call:
         """Refuse, of a call that was meant for another leader, what this node has no memory for."""
         if self._maxmemory and any(row.deny_oom for row in call.rows) and not self.make_room():
-            return call.refused(OutOfMemory(), writes_only=True)
+            return call.lost(OutOfMemory())
         return call
 
     def move_time(self) -> None:

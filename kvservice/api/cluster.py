@@ -18,6 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from kvservice.api.calls import CallContext
 from kvservice.api.status import InvalidField
 from kvservice.cluster.admin import CATCH_UP_SECONDS, AdministeredNode, Administration
+from kvservice.cluster.divergence import Agreement
 from kvservice.cluster.members import Members
 from kvservice.commands.info import redan_version
 from kvservice.commands.reply import ErrorReply, Reply
@@ -42,6 +43,11 @@ PEER_STATES: Final = {
     ProgressState.PROBE: cluster_pb2.PEER_STATE_PROBE,
     ProgressState.REPLICATE: cluster_pb2.PEER_STATE_REPLICATE,
     ProgressState.SNAPSHOT: cluster_pb2.PEER_STATE_SNAPSHOT,
+}
+DIGEST_STATES: Final = {
+    Agreement.UNKNOWN: cluster_pb2.DIGEST_STATE_UNSPECIFIED,
+    Agreement.EQUAL: cluster_pb2.DIGEST_STATE_EQUAL,
+    Agreement.DIVERGED: cluster_pb2.DIGEST_STATE_DIVERGED,
 }
 CATCH_UP_SECONDS_MAX: Final = 3600
 
@@ -156,6 +162,7 @@ class ClusterService:
         ]
 
     def _peer_rows(self, progress: Mapping[str, Progress], last_index: int) -> list[cluster_pb2.Peer]:
+        compared = self._service.divergence.with_peer
         return [
             cluster_pb2.Peer(
                 name=name,
@@ -163,6 +170,8 @@ class ClusterService:
                 lag_entries=max(0, last_index - peer.match),
                 state=PEER_STATES[peer.state],
                 active=peer.recent_active,
+                digest=DIGEST_STATES[compared(name).agreement],
+                digest_index=compared(name).index,
             )
             for name, peer in sorted(progress.items())
             if name != self._members.name

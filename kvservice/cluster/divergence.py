@@ -37,7 +37,7 @@ class PeerDigest(NamedTuple):
     """The newest comparison with one peer."""
 
     agreement: Agreement = Agreement.UNKNOWN
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # the log's word; tuple.index is never wanted here
     """Index of the entry whose states were compared; 0 before the first."""
 
 

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 HAND_OVER_SECONDS: Final = 2.0
 """For the successor to catch up and win: three elections at the default timeout."""
 POLL_SECONDS: Final = 0.005
+DIGEST_TICKS: Final = 100
+"""Peers are told of our state, and compared with it, once a second."""
 FIRST_TOKEN: Final = 0
 """Of what is written before there is a node, whose own begin at 1."""
 
@@ -90,6 +92,7 @@ class Group:
         self._crash_point = crash_point
         self._on_failed = on_failed
         self._ticks = Ticks(loop, self._tick)
+        self._ticks_to_digest = DIGEST_TICKS
         self._reader: ThreadedReader | None = None
         self._charter: Charter | None = None
         self._charter_turn = asyncio.Lock()
@@ -222,6 +225,17 @@ class Group:
         if self._is_quarantined and not node.raft.is_quarantined:
             self._is_quarantined = False
             log.info(Event.QUARANTINE_ENDED, index=node.applied_index)
+        self._ticks_to_digest -= 1
+        if not self._ticks_to_digest:
+            self._ticks_to_digest = DIGEST_TICKS
+            self._exchange_digests()
+
+    def _exchange_digests(self) -> None:
+        """Tell the others our newest checkpoint, and compare theirs that were ahead of us."""
+        self._service.divergence.compare_again()
+        newest = self._service.machine.digests.checkpoint()
+        if newest is not None:
+            self._peers.peers.send_digest(StateDigest(*newest))
 
     def _mind_own_address(self, node: Node) -> None:
         """Tell the others where this node is reached now, if it leads and has moved."""
@@ -231,11 +245,14 @@ class Group:
         if configuration.addresses.get(self._members.name) != own:
             node.change([Change(ChangeKind.CHANGE_ADDRESS, self._members.name, own)], lambda _error: None)
 
-    def _digest_received(self, _peer: str, _digest: StateDigest) -> None:
-        """Take a digest of a peer's state."""
+    def _digest_received(self, peer: str, digest: StateDigest) -> None:
+        """Take a checkpoint of a peer's state."""
+        if peer in self._members:
+            self._service.divergence.heard(peer, digest.covered_index, digest.digest)
 
     def _configuration_changed(self, configuration: Configuration) -> None:
         self._peers.configuration_changed(configuration, self._service.machine.index)
+        self._service.divergence.keep(configuration.members)
         charter = self._charter
         if charter is not None and charter.latest != configuration:
             self._charter = charter._replace(latest=configuration)
