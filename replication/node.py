@@ -108,8 +108,8 @@ class Node(NodeStatus):
         self._reads = Reads()
         self._changes = Changes()
         self._outbox = Outbox(self.transport, crash_point)
-        self._unpersisted: deque[tuple[int, int, int, list[tuple[str, Message]]]] = deque()
-        """(token, term, last index, promises) of what the log was given and has not reported durable."""
+        self._unpersisted: deque[tuple[int, int, int, int, list[tuple[str, Message]]]] = deque()
+        """(token, term, last index and its term, promises) of what the log was given and has not reported durable."""
         self._token = 0
         self._leadership: tuple[str | None, bool, int] = (None, False, raft.term)
         """What the machine was told last: leader, whether it is this node, term."""
@@ -284,15 +284,16 @@ class Node(NodeStatus):
         self._crash_point("durable")
         raft = self.raft
         unpersisted = self._unpersisted
-        last_index = -1
+        term = last_index = last_term = -1
         while unpersisted and unpersisted[0][0] <= token:
-            _, term, last_index, promises = unpersisted.popleft()
+            _, term, last_index, last_term, promises = unpersisted.popleft()
             if promises:
                 self._outbox.promise(promises, raft.term)
         if last_index < 0:
             return
         # A stamp is for the no-op of an election that this report wins.
-        raft.persisted(term, last_index, self._last_stamp_ms if raft.role is LEADER else self.next_stamp_ms())
+        stamp_ms = self._last_stamp_ms if raft.role is LEADER else self.next_stamp_ms()
+        raft.persisted(term, last_index, stamp_ms, last_term)
         self._advance()
 
     # -- the order ----------------------------------------------------------------------------------------------------
@@ -331,7 +332,8 @@ class Node(NodeStatus):
             self._crash_point("persisting")
             raft = self.raft
             self._token += 1
-            self._unpersisted.append((self._token, raft.term, self._log.last_index, messages_after))
+            log = self._log
+            self._unpersisted.append((self._token, raft.term, log.last_index, log.last_term, messages_after))
             if entries and entries[-1].stamp_ms > self._last_stamp_ms:
                 self._last_stamp_ms = entries[-1].stamp_ms
             # With a single voter everything durable is committed, so there is nothing to remember.
@@ -360,8 +362,8 @@ class Node(NodeStatus):
     def _promise_later(self, promises: list[tuple[str, Message]]) -> None:
         """Make promises that rest on nothing new, once everything is durable that is on its way to the disk."""
         if self._unpersisted:
-            token, term, last_index, earlier = self._unpersisted[-1]
-            self._unpersisted[-1] = token, term, last_index, earlier + promises
+            token, term, last_index, last_term, earlier = self._unpersisted[-1]
+            self._unpersisted[-1] = token, term, last_index, last_term, earlier + promises
         else:
             self._outbox.promise(promises, self.raft.term)
 
