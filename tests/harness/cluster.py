@@ -30,6 +30,10 @@ ROUNDS_MAX = 2000
 """Rounds of the switch until everything has come to rest; a cluster that needs more talks for ever."""
 
 
+class KilledError(BaseException):
+    """The process of a member was killed at a crash point. No code under test catches it."""
+
+
 class Waiter:
     """A write or a read, and what became of it."""
 
@@ -136,6 +140,9 @@ class Member:
         self.is_up = False
         self.is_disk_stalled = False
         self.damage: list[StorageError] = []
+        self.killed_at = ""
+        """The crash point at which it was killed last."""
+        self._kill_at = ("", 0)
 
     def start(self) -> None:
         """Recover from the disk and start."""
@@ -164,6 +171,7 @@ class Member:
             wall_clock_ms=lambda: cluster.now_ms,
             last_stamp_ms=end.last_stamp_ms,
             kept_bytes=cluster.kept_bytes,
+            crash_point=self._reach,
             on_damage=self._damage_found,
             on_failed=self.damage.append,
         )
@@ -173,6 +181,25 @@ class Member:
         self.is_up = True
         self.node.start()
         self.node.replay_some(lambda: False)
+
+    def kill_at(self, point: str, nth: int = 1) -> None:
+        """Have it killed when it comes to a crash point for the nth time from now on."""
+        self._kill_at = point, nth
+
+    def _reach(self, point: str) -> None:
+        wanted, left = self._kill_at
+        if point == wanted:
+            self._kill_at = point, left - 1
+            if left == 1:
+                self.killed_at = point
+                raise KilledError
+
+    def run(self, act: Callable[[Member], None]) -> None:
+        """Let the member do something; if it is killed by that, so it is."""
+        try:
+            act(self)
+        except KilledError:
+            self.cluster.kill(self.name)
 
     def _damage_found(self, error: StorageError) -> None:
         self.damage.append(error)
@@ -191,7 +218,9 @@ class Member:
             return False
         token = self.wal.write_queued()
         if token is not None:
-            self.node.durable(token)
+            self.run(lambda member: member.node.durable(token))
+        if not self.node.is_replayed:
+            self.node.replay_some(lambda: False)
         return token is not None
 
     def take_snapshot(self) -> Snapshot:
@@ -292,7 +321,7 @@ class Cluster:
                 if receiver is None or not receiver.is_up or (letter.sender, letter.receiver) in self._cut:
                     letter.lose()
                 else:
-                    letter.deliver(receiver)
+                    receiver.run(letter.deliver)
             if not any(wrote) and not letters:
                 return
         raise AssertionError("the cluster does not come to rest")
@@ -303,7 +332,7 @@ class Cluster:
             self.now_ms += 10
             for member in list(self.members.values()):
                 if member.is_up:
-                    member.node.tick()
+                    member.run(lambda member: member.node.tick())
             self.settle()
 
     def until(self, condition: Callable[[], bool], ticks_max: int = 1000) -> None:
@@ -349,7 +378,11 @@ class Cluster:
     def write(self, text: str, at: Member | None = None) -> Waiter:
         """Propose ``key=value`` at a member, by default at the leader."""
         waiter = Waiter(text.partition("=")[0])
-        (at or self.leader).node.propose(EntryKind.COMMANDS, text.encode(), waiter)
+
+        def propose(member: Member) -> None:
+            member.node.propose(EntryKind.COMMANDS, text.encode(), waiter)
+
+        (at or self.leader).run(propose)
         return waiter
 
     def read(self, key: str, at: Member | None = None) -> Waiter:
