@@ -115,7 +115,13 @@ def became_durable(raft: Raft) -> None:
 
 
 def vote_reply(raft: Raft, sender: str, message: VoteReply) -> None:
-    """Count a vote; the first answer of a voter stands."""
+    """Count a vote, the first answer of a voter stands; learn from a refusal what is committed."""
+    log = raft.log
+    if message.commit_term and log.term_of(message.commit_index) == message.commit_term:
+        log.commit(message.commit_index)
+        if log.has_unapplied_configuration:
+            become_follower(raft, raft.term, None)
+            return
     if message.pre_vote is raft.is_pre_vote:
         raft.votes.setdefault(sender, message.granted)
         judge(raft)

@@ -160,13 +160,26 @@ def request_vote(raft: Raft, sender: str, message: RequestVote) -> None:
         is_free = True
     granted = is_free and not raft.is_quarantined and raft.log.is_up_to_date(message.last_index, message.last_term)
     if message.pre_vote:
-        raft.send(sender, VoteReply(message.term if granted else raft.term, granted, True))
+        if granted:
+            raft.send(sender, VoteReply(message.term, True, True))
+        else:
+            refuse_vote(raft, sender, message)
     elif granted:
         raft.vote = sender
         raft.restart_election_timer()
         raft.send_after(sender, VoteReply(raft.term, True, False))
     else:
-        raft.send(sender, VoteReply(raft.term, False, False))
+        refuse_vote(raft, sender, message)
+
+
+def refuse_vote(raft: Raft, candidate: str, message: RequestVote) -> None:
+    """Refuse a vote, and tell what is committed.
+
+    A node that is a voter no more does not campaign, and yet may be the only one that knows it: whoever has to lead now
+    would ask in vain for the votes of members that have left, with longer logs than its own.
+    """
+    committed = raft.log.committed
+    raft.send(candidate, VoteReply(raft.term, False, message.pre_vote, committed, raft.log.term_of(committed) or 0))
 
 
 def maybe_end_quarantine(raft: Raft) -> None:

@@ -111,6 +111,10 @@ class VoteReply(NamedTuple):
     term: int
     granted: bool
     pre_vote: bool
+    commit_index: int = 0
+    commit_term: int = 0
+    """With a refusal: the last entry that the voter knows to be committed. If the candidate has the same entry, then it
+    is committed there as well; a membership change among it may be what the candidate lacks to count its majority."""
 
 
 class TimeoutNow(NamedTuple):

@@ -153,7 +153,7 @@ class Raft(RaftState):
         """Tell whether to handle a message of another term; one of a later term makes this node a follower of it."""
         if message.term < self.term:
             if isinstance(message, RequestVote):
-                self.send(sender, VoteReply(self.term, False, message.pre_vote))
+                follower.refuse_vote(self, sender, message)
             elif isinstance(message, LEADERS_MESSAGES):
                 # It leads no more, or this node is ahead of all: either has to learn of this term (thesis, 9.6).
                 self.send(sender, AppendReply(self.term, False, 0, 0, 0, 0))
