@@ -162,6 +162,8 @@ def _encode_vote_reply(message: VoteReply, encoded: raft_pb2.Message) -> None:
     body.SetInParent()
     body.granted = message.granted
     body.pre_vote = message.pre_vote
+    body.commit_index = message.commit_index
+    body.commit_term = message.commit_term
 
 
 def _encode_timeout_now(_message: TimeoutNow, encoded: raft_pb2.Message) -> None:
@@ -317,7 +319,8 @@ def _decode_request_vote(term: int, body: raft_pb2.RequestVote) -> RequestVote:
 
 
 def _decode_vote_reply(term: int, body: raft_pb2.RequestVoteReply) -> VoteReply:
-    return VoteReply(term, body.granted, body.pre_vote)
+    commit_index, commit_term = _checked("commit index", body.commit_index), _checked("term", body.commit_term)
+    return VoteReply(term, body.granted, body.pre_vote, commit_index, commit_term)
 
 
 def _decode_timeout_now(term: int, _body: raft_pb2.TimeoutNow) -> TimeoutNow:

@@ -59,7 +59,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Heartbeat, NUMBERS, NUMBERS, NUMBERS),
     st.builds(HeartbeatReply, NUMBERS, NUMBERS),
     st.builds(RequestVote, NUMBERS, NUMBERS, NUMBERS, st.booleans(), st.booleans()),
-    st.builds(VoteReply, NUMBERS, st.booleans(), st.booleans()),
+    st.builds(VoteReply, NUMBERS, st.booleans(), st.booleans(), NUMBERS, NUMBERS),
     st.builds(TimeoutNow, NUMBERS),
 )
 DIGESTS = st.none() | st.builds(StateDigest, NUMBERS, st.integers(0, 2**64 - 1))
@@ -163,6 +163,7 @@ def changed(raw: bytes, change: str) -> bytes:
         ("m.heartbeat.commit_index = 2**63; r.payloads = b''", "the commit index"),
         ("m.heartbeat_reply.read_round = 2**63; r.payloads = b''", "the read round"),
         ("m.append_entries_reply.hint_term = 2**63; r.payloads = b''", "the hint term"),
+        ("m.request_vote_reply.commit_term = 2**63; r.payloads = b''", "the term"),
         ("m.request_vote.last_index = 2**63; r.payloads = b''", "the index"),
     ],
 )
