@@ -41,18 +41,23 @@ class Call(NamedTuple):
             return self.commands
         return [args for row, args in zip(self.rows, self.commands, strict=True) if row is not REFUSED]
 
-    def refused(self, error: RedanError, *, writes_only: bool = False) -> Call:
-        """Return the call with an error in place of its commands, or of its writes; earlier refusals stay."""
-        reply = ErrorReply(error)
-        rows: list[Command] = []
-        commands: list[Args] = []
-        for row, args in zip(self.rows, self.commands, strict=True):
-            if row is REFUSED or (writes_only and not row.is_write):
-                rows.append(row)
-                commands.append(args)
-            else:
-                rows.append(REFUSED)
-                commands.append([reply])  # type: ignore[list-item]  # the one argument of REFUSED
+    def refused(self, error: RedanError) -> Call:
+        """Return the call with an error in place of its commands; earlier refusals stay."""
+        return self._refused_to(len(self.rows), error)
+
+    def lost(self, error: RedanError) -> Call:
+        """Return the call with an error in place of its writes, and of the reads before the last of them.
+
+        A read that is run again must not see a write that its caller sent after it.
+        """
+        return self._refused_to(max((at + 1 for at, row in enumerate(self.rows) if row.is_write), default=0), error)
+
+    def _refused_to(self, end: int, error: RedanError) -> Call:
+        reply: Args = [ErrorReply(error)]  # type: ignore[list-item]  # the one argument of REFUSED
+        rows = [REFUSED] * end + self.rows[end:]
+        commands = [
+            args if row is REFUSED else reply for row, args in zip(self.rows[:end], self.commands[:end], strict=True)
+        ] + self.commands[end:]
         return self._replace(rows=rows, commands=commands, row=rows[0] if len(rows) == 1 else None)
 
     def with_refusals(self, replies: list[Reply]) -> list[Reply]:

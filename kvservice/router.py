@@ -21,6 +21,7 @@ Reference: Raft thesis, sections 6.2 (routing requests to the leader) and 6.4 (l
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -150,19 +151,13 @@ class Router:
         batch, self._open = self._open, None
         if reads is not None:
             try:
-                if self.is_away:
-                    self._try_again(reads.calls)
-                else:
-                    self.node.read(reads)
+                self.node.read(reads)
             except ReplicationError as error:
                 self._not_taken(reads, error)
         if batch is not None:
             payload = b"".join(batch.payload)
             try:
-                if self.is_away:
-                    self._try_again(batch.calls)
-                else:
-                    self.node.propose(EntryKind.COMMANDS if payload else EntryKind.NOOP, payload, batch)
+                self.node.propose(EntryKind.COMMANDS if payload else EntryKind.NOOP, payload, batch)
             except ReplicationError as error:
                 self._not_taken(batch, error)
 
@@ -189,22 +184,27 @@ class Router:
         if not isinstance(error, OutcomeUnknown) or not batch.payload:
             self._try_again(batch.calls)
             return
-        lost = CommitTimeout() if self.node.is_leader else LeadershipLost()
+        error_of_writes = CommitTimeout() if self.node.is_leader else LeadershipLost()
+        calls = Counter(call.session for call in batch.calls)
         again: list[Call] = []
-        for call in batch.calls:
-            if not call.has_writes:
-                again.append(call)
-            elif call.session.kind == "normal":
-                again.append(call.refused(lost, writes_only=True))
+        has_lost = {session for session, count in calls.items() if session.pending - session.away > count}
+        """Callers with a write behind whose outcome is unknown, or may be: a read run again would see it too early."""
+        for call in reversed(batch.calls):
+            session = call.session
+            if session in has_lost or session.kind != "normal":
+                again.append(call.refused(error_of_writes))
+            elif call.has_writes:
+                has_lost.add(session)
+                again.append(call.lost(error_of_writes))
             else:
-                self._answer([call], lost)
-        self._try_again(again)
+                again.append(call)
+        self._try_again(again[::-1])
 
     def _try_again(self, calls: list[Call]) -> None:
         """Let calls that nothing has come of be tried again by whoever can."""
         for call in calls:
             session = call.session
-            if session.kind == "internal":
+            if session.kind != "normal" and (session.kind == "internal" or not call.admitted()):
                 self._answer([call], NoLeader())
             elif session.kind == "remote":
                 session.pending -= 1
@@ -226,6 +226,11 @@ class Router:
         self.is_away = not is_leader
         self.on_switched()
         self.forwarder.led_by(leader, is_leader, term)
+        # What this turn brought must not overtake what its callers proposed in the leadership that is over.
+        for batch in (self._reads, self._open):
+            if batch is not None:
+                self._try_again(batch.calls)
+        self._reads = self._open = None
 
     def _retry(self) -> None:
         if self.is_away and self.node.is_leader:

@@ -5,8 +5,10 @@ to waiting, when the leader says that it was not applied, or the link ends and n
 
 What is done when, for the calls of one caller in their order:
 
-    the link ends      a write that was sent is answered LeadershipLost; reads, and what was not yet taken, wait again
-    another leader     reads wait again at once; writes wait for the old leader's word for ``outcome_timeout_s``
+    the link ends      a write that was sent is answered LeadershipLost, and so are the reads that its caller sent
+                       before it, which would see it if they were run again; all else waits again
+    another leader     writes, and the reads of their callers, wait for the old leader's word for ``outcome_timeout_s``;
+                       other reads wait again at once
     not applied        it waits again, and the link that said so is replaced: it takes nothing more
     sending            only if all earlier ones are sent on the same link, or answered
     answering          only if all earlier ones are answered, also those that wait in this node's own log
@@ -28,7 +30,7 @@ from typing import Final, Protocol
 
 from kvservice.batch import Call
 from kvservice.commands.reply import Reply
-from kvservice.errors import LeadershipLost, NoLeader, Overloaded, RedanError
+from kvservice.errors import LeadershipLost, NoLeader, Overloaded
 from kvservice.forwarding.reply_codec import RepliesDamaged, decode_replies
 from kvservice.gateway.resp import encode_commands
 from kvservice.session import Session
@@ -128,6 +130,8 @@ class Forwarder:
         """Given to the link in use, and not yet taken by it."""
         self._redial_s = REDIAL_SECONDS_MIN
         self._is_look_due = False
+        self._has_new = False
+        """Whether a call came since the last look began, perhaps from a caller that was answered by it."""
         self._is_ticking = False
 
     @property
@@ -162,6 +166,7 @@ class Forwarder:
             self._send(call_id, waiting, self._link)
             return
         self._is_settled = False
+        self._has_new = True
         if self._link is not None or self._is_home or waiting.replies is not None:
             self._look_soon()
         else:
@@ -297,8 +302,10 @@ class Forwarder:
         self._take_back_outgoing()
         self._link = None
         self._is_settled = False
-        for waiting in self._waiting.values():
-            if waiting.link is link and not waiting.call.has_writes:
+        sent = [waiting for waiting in self._waiting.values() if waiting.link is link]
+        writers = {waiting.call.session for waiting in sent if waiting.call.has_writes}
+        for waiting in sent:
+            if waiting.call.session not in writers:
                 self._wait_again(waiting)
         self._old_links.append(link)
         self._call_later(self.outcome_timeout_s, lambda: self.broken(link))
@@ -309,14 +316,20 @@ class Forwarder:
             self._wait_again(self._waiting[self._outgoing.popleft().call_id])
 
     def _lose(self, link: Link) -> None:
-        """Decide about what was sent on a link that has ended."""
-        for waiting in self._waiting.values():
+        """Decide about what was sent on a link that has ended: from the last call of each caller to its first."""
+        has_lost: set[Session] = set()
+        """Callers with a write behind whose outcome is unknown: a read run again would see it too early."""
+        for _call_id, waiting in sorted(self._waiting.items(), key=_arrival, reverse=True):
             if waiting.link is not link:
                 continue
             self._wait_again(waiting)
-            if waiting.call.has_writes:
+            call = waiting.call
+            if call.session in has_lost:
+                self._replace(waiting, call.refused(LeadershipLost()))
+            elif call.has_writes:
                 self.calls_lost += 1
-                self._refuse(waiting, LeadershipLost(), writes_only=True)
+                has_lost.add(call.session)
+                self._replace(waiting, call.lost(LeadershipLost()))
 
     def _wait_again(self, waiting: Waiting) -> None:
         waiting.link = None
@@ -324,8 +337,9 @@ class Forwarder:
         waiting.due_s = self.now() + self.leader_wait_s
         self._is_settled = False
 
-    def _refuse(self, waiting: Waiting, error: RedanError, *, writes_only: bool = False) -> None:
-        call = waiting.call = waiting.call.refused(error, writes_only=writes_only)
+    def _replace(self, waiting: Waiting, call: Call) -> None:
+        """Keep a call with errors in place of some of its commands."""
+        waiting.call = call
         waiting.commands = encode_commands(call.admitted())
         if not waiting.commands:
             waiting.replies = call.with_refusals([])
@@ -351,6 +365,7 @@ class Forwarder:
         self._is_look_due = False
         if self._is_settled:
             return
+        self._has_new = False
         now_s = self.now()
         may_follow: dict[Session, bool] = {}
         """Of each caller with a call that stays: whether the next one may be sent behind it."""
@@ -368,6 +383,9 @@ class Forwarder:
                     self._answer(call_id, waiting, waiting.replies)
                 else:
                     is_settled = False
+                    if self._is_home:
+                        # What runs here is answered by others, who know nothing of this answer.
+                        may_follow[session] = False
             elif not may_follow.get(session, True):
                 is_settled = False
             elif self._is_home:
@@ -378,12 +396,12 @@ class Forwarder:
                 self._send(call_id, waiting, self._link)
                 may_follow[session] = True
             elif is_first and now_s >= waiting.due_s:
-                self._refuse(waiting, NoLeader())
+                waiting.call = waiting.call.refused(NoLeader())
                 self._answer(call_id, waiting, waiting.call.with_refusals([]))
             else:
                 may_follow[session] = False
                 is_settled = False
-        self._is_settled = is_settled and not self._is_look_due
+        self._is_settled = is_settled and not self._has_new
         self._close_old_links()
         if not self._is_settled:
             self._tick_later()

@@ -185,39 +185,40 @@ def test_a_stale_read_does_not_overtake_a_write_of_its_caller() -> None:
     assert peer.taken() == [OK, b"1"]
 
 
+class Conversation:
+    """What a caller asks, and what it must be told: it writes growing numbers into its own key."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.expected: list[object] = []
+        self._number = 0
+        self._latest: bytes | None = None
+
+    def line(self, chance: random.Random) -> str:
+        """Return the next command."""
+        self._number += 1
+        name = chance.choice(["SET", "GET", "GET", "NO", "CLIENT"])
+        if name == "GET":
+            self.expected.append(self._latest)
+            return f"GET p{self.peer.id}"
+        if name == "NO":
+            self.expected.append(f"ERR unknown command 'NO{self._number}', with args beginning with: ")
+            return f"NO{self._number}"
+        self.expected.append("OK")
+        if name == "CLIENT":
+            return f"CLIENT SETNAME {self._number}"
+        self._latest = b"%d" % self._number
+        return f"SET p{self.peer.id} {self._number}"
+
+
 def test_random_conversations_over_rounds_and_entries_are_answered_in_order() -> None:
-    """Each caller writes growing numbers into its own key; each reply names its own place in the conversation."""
     for seed in range(80):
         chance = random.Random(seed)
         bench = leader_of_several()
-        peers = [bench.peer() for _ in range(3)]
-        expected: dict[int, list[object]] = {peer.id: [] for peer in peers}
-        latest: dict[int, bytes | None] = {peer.id: None for peer in peers}
-        number = 0
-
-        def line(peer: Peer) -> str:
-            nonlocal number
-            number += 1
-            match chance.choice(["SET", "GET", "GET", "NO", "CLIENT"]):
-                case "SET":
-                    latest[peer.id] = b"%d" % number  # noqa: B023 - called before the loop goes on
-                    expected[peer.id].append("OK")  # noqa: B023
-                    return f"SET p{peer.id} {number}"
-                case "GET":
-                    expected[peer.id].append(latest[peer.id])  # noqa: B023
-                    return f"GET p{peer.id}"
-                case "NO":
-                    expected[peer.id].append(  # noqa: B023
-                        f"ERR unknown command 'NO{number}', with args beginning with: "
-                    )
-                    return f"NO{number}"
-                case _:
-                    expected[peer.id].append("OK")  # noqa: B023
-                    return f"CLIENT SETNAME {number}"
-
+        conversations = [Conversation(bench.peer()) for _ in range(3)]
         for _ in range(60):
-            peer = chance.choice(peers)
-            bench.send(peer, *(line(peer) for _ in range(chance.randint(1, 3))))
+            conversation = chance.choice(conversations)
+            bench.send(conversation.peer, *(conversation.line(chance) for _ in range(chance.randint(1, 3))))
             if chance.random() < 0.5:
                 bench.turn()
             if chance.random() < 0.4 and bench.node.queued:
@@ -228,6 +229,6 @@ def test_random_conversations_over_rounds_and_entries_are_answered_in_order() ->
             bench.turn()
             bench.commit()
             bench.end_round()
-        for peer in peers:
-            assert texts(peer.replies) == expected[peer.id], seed
-            assert (peer.pending, peer.held) == (0, False)
+        for conversation in conversations:
+            assert texts(conversation.peer.replies) == conversation.expected, seed
+            assert (conversation.peer.pending, conversation.peer.held) == (0, False)
