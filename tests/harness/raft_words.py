@@ -101,9 +101,10 @@ def _content(one: Message) -> str:
             why = ", the leader wants it" if one.leadership_transfer else ""
             return f"{asked} last {one.last_index}/{one.last_term}{why}"
         case VoteReply():
-            if one.pre_vote:
-                return "would vote" if one.granted else "would not vote"
-            return "votes for it" if one.granted else "does not vote for it"
+            if one.granted:
+                return "would vote" if one.pre_vote else "votes for it"
+            refusal = "would not vote" if one.pre_vote else "does not vote for it"
+            return f"{refusal}, {one.commit_index}/{one.commit_term} is committed" if one.commit_term else refusal
         case TimeoutNow():
             return "campaign now"
         case InstallSnapshot():
