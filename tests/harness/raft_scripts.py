@@ -95,7 +95,7 @@ class Story:
             "leave-joint": self.leave_joint,
             "lose-disk": self.lose_disk,
             "messages": self.messages,
-            "process-ready": self.process_ready,
+            "process-ready": self.ready,
             "propose": self.propose,
             "propose-change": self.propose_change,
             "raft-log": self.raft_log,
@@ -271,7 +271,7 @@ class Story:
 
     # -- what goes out ------------------------------------------------------------------------------------------------
 
-    def process_ready(self, words: Words) -> None:
+    def ready(self, words: Words) -> None:
         """NAME…: store, send, apply."""
         for name in words.plain:
             self.group.advance(name)
