@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
+import pytest
+
 from persistence.errors import Damaged, StorageError
 from replication.core.messages import Entry, EntryKind, HardState
 from replication.entry_reader import InlineReader, read_entries
@@ -54,6 +56,13 @@ def test_what_is_before_the_damage_comes_first_and_then_the_damage() -> None:
     log = TenEntries(damaged_from=5)
     assert indexes(read_entries(log, 3, 9, 10_000)) == [3, 4]
     assert isinstance(read_entries(log, 5, 9, 10_000), Damaged)
+
+
+def test_a_long_read_pauses_every_few_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replication.entry_reader.PAUSE_ENTRIES", 3)
+    pauses: list[int] = []
+    assert len(indexes(read_entries(TenEntries(), 1, 10, 10_000, lambda: pauses.append(1)))) == 10
+    assert len(pauses) == 3
 
 
 def test_nothing_is_an_error() -> None:
