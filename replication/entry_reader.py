@@ -12,7 +12,6 @@ from persistence.errors import Damaged, StorageError
 from replication.core.messages import Entry
 from replication.ports import Fetched, LogStore
 
-
 PAUSE_ENTRIES = 32
 """A pause after so many entries: a third of a millisecond."""
 
