@@ -25,12 +25,12 @@ from functools import partial
 from typing import Final
 
 from persistence.errors import StorageError
-from replication.changes import ChangeDone, Changes, PendingChange
-from replication.core.membership import Change, Configuration, decode
+from replication.applying import Applying
+from replication.changes import ChangeDone, PendingChange
+from replication.core.membership import Change
 from replication.core.messages import (
     AppendEntries,
     Entry,
-    EntryKind,
     Fetch,
     InstallSnapshot,
     Message,
@@ -40,11 +40,8 @@ from replication.core.raft import Raft, Role
 from replication.crash_points import no_crash
 from replication.entry_reader import InlineReader
 from replication.errors import NotLeading, ReplicationError, Stopped
-from replication.node_status import NodeStatus
 from replication.outbox import Outbox
 from replication.ports import CrashPoint, EntryReader, LogStore, NoPeers, StateMachine, Transport
-from replication.replay import Replay
-from replication.waiters import Proposals, Reads, Refusal
 
 __all__ = ["OUTCOME_TIMEOUT_MS", "TICK_MS", "Node", "no_crash"]
 
@@ -58,7 +55,6 @@ UNAPPLIED_BYTES_MAX: Final = 256 << 20
 KEPT_BYTES: Final = 64 << 20
 """Log kept beyond the snapshots for a peer that is not further behind, up or not: its restart costs no snapshot."""
 
-CONFIGURATION = EntryKind.CONFIGURATION
 LEADER = Role.LEADER
 
 
@@ -66,7 +62,7 @@ def _ignore(_error: StorageError) -> None:
     """Tell nobody."""
 
 
-class Node(NodeStatus):
+class Node(Applying):
     """One node of one consensus group."""
 
     def __init__(
@@ -88,46 +84,29 @@ class Node(NodeStatus):
         # last_stamp_ms: the latest stamp in the log, which may be ahead of the machine's and of a clock that stepped.
         # on_damage: old entries cannot be read, so a peer is sent a snapshot; it has to be of the state as it is now.
         # on_failed: committed entries cannot be read; the node has stopped.
-        self.raft = raft
-        self.machine = machine
-        self.transport = transport if transport is not None else NoPeers()
-        self._log = raft.log
+        transport = transport if transport is not None else NoPeers()
+        reader = reader if reader is not None else InlineReader(storage)
+        super().__init__(raft, storage, reader, machine, transport, crash_point, last_stamp_ms, on_failed)
         self._storage = storage
-        self._reader = reader if reader is not None else InlineReader(storage)
+        self._reader = reader
         self._wall_clock_ms = wall_clock_ms
-        self._crash_point = crash_point
         self._on_damage = on_damage
-        self._on_failed = on_failed
-        self._last_stamp_ms = max(machine.stamp_ms, last_stamp_ms)
-        """At least that of any entry of the log, applied or not."""
         self._kept_bytes = kept_bytes
         self._outcome_ticks = outcome_timeout_ms // TICK_MS
         self._ticks = 0
-        self._proposals = Proposals()
-        self._current = self._proposals.current
-        self._reads = Reads()
-        self._changes = Changes()
-        self._outbox = Outbox(self.transport, crash_point)
+        self._outbox = Outbox(transport, crash_point)
         self._unpersisted: deque[tuple[int, int, int, int, list[tuple[str, Message]]]] = deque()
         """(token, term, last index and its term, promises) of what the log was given and has not reported durable."""
         self._token = 0
         self._leadership: tuple[str | None, bool, int] = (None, False, raft.term)
         """What the machine was told last: leader, whether it is this node, term."""
-        self._replay = Replay(raft, storage, self._reader, self._apply_replayed)
         self._is_advancing = False
         self._is_advance_due = False
-        self._restoring: InstallSnapshot | None = None
-        """The snapshot that the machine is loading."""
         self._restore_next: InstallSnapshot | None = None
         """A newer one, which came meanwhile."""
         self._incarnations: dict[str, int] = {}
         """The newest life of each peer that a message came from. Bound: the members."""
         self._purged_before = 0
-        self.is_stopped = False
-        self.reads_at_once = False
-        """Whether reads may run on the applied state without asking: this node is the only voter, and leads."""
-        self.bytes_pending = 0
-        """Payload bytes proposed here whose fate is not known."""
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -245,7 +224,7 @@ class Node(NodeStatus):
             return
         self._incarnations[sender] = incarnation
         raft = self.raft
-        raft.stamp_ms = self.next_stamp_ms()
+        raft.stamp_ms = self._last_stamp_ms if raft.role is LEADER else self.next_stamp_ms()
         is_full = self._log.unapplied_bytes > UNAPPLIED_BYTES_MAX
         for message in messages:
             if (is_full and type(message) is AppendEntries and message.entries) or type(message) is InstallSnapshot:
@@ -388,82 +367,6 @@ class Node(NodeStatus):
         self._let_reads_at_once()
         self.machine.on_leadership(raft.leader, is_leader, raft.term)
 
-    # -- applying -----------------------------------------------------------------------------------------------------
-
-    def _apply_committed(self) -> bool:
-        """Apply what is committed, then run reads that waited for it; return whether a change of members was in it.
-
-        Hot: everything that is acknowledged goes through here.
-        """
-        if self._restoring is not None:
-            return False
-        log = self._log
-        has_changed = False
-        if log.committed != log.applied:
-            replay = self._replay
-            if not replay.is_finished and not replay.is_caught_up:
-                if not replay.remaining:
-                    replay.read_part(self._part_replayed)
-                return False
-            current, machine, crash_point = self._current, self.machine, self._crash_point
-            for entry in self.raft.take_committed():
-                batch: object | None = None
-                if current and current[0][0] == entry.index:
-                    _, _, size, batch = current.popleft()
-                    self.bytes_pending -= size
-                elif self._proposals.are_displaced:
-                    batch = self._settle(entry)
-                crash_point("applying")
-                if entry.kind == CONFIGURATION:
-                    self._apply_configuration(entry, batch)
-                    has_changed = True
-                else:
-                    machine.apply(entry, batch)
-                crash_point("applied")
-            if not self.reads_at_once:
-                self._let_reads_at_once()
-        if self._reads.confirmed:
-            for batch in self._reads.take(log.applied):
-                self.machine.read(batch)
-        return has_changed
-
-    def _settle(self, entry: Entry) -> object | None:
-        own, refused = self._proposals.settle(entry)
-        self._refuse(refused)
-        if own is None:
-            return None
-        self.bytes_pending -= own[2]
-        return own[3]
-
-    def _refuse(self, refused: list[Refusal]) -> None:
-        for batch, size, error in refused:
-            self.bytes_pending -= size
-            if isinstance(batch, PendingChange):
-                batch.done(error)
-            else:
-                self.machine.refused(batch, error)
-
-    def _refuse_reads(self, contexts: list[int]) -> None:
-        error = NotLeading(self.raft.leader)
-        for batch in self._reads.lose(contexts):
-            self.machine.refused(batch, error)
-
-    def _apply_configuration(self, entry: Entry, batch: object | None) -> None:
-        configuration = decode(entry.payload)
-        self.machine.apply(entry, None)
-        self._tell_configuration(configuration)
-        self._changes.applied(batch, is_joint=configuration.is_joint)
-
-    def _tell_configuration(self, configuration: Configuration) -> None:
-        self._let_reads_at_once()
-        self.machine.configuration_changed(configuration)
-        self.transport.peers_changed(configuration)
-
-    def _let_reads_at_once(self) -> None:
-        """Only after the own no-op: before it, not everything that is committed is known to be, and applied."""
-        raft = self.raft
-        self.reads_at_once = self.is_leader and raft.is_sole_voter and self._log.applied >= raft.term_start_index
-
     # -- entries of earlier runs, and snapshots -----------------------------------------------------------------------
 
     def replay_some(self, deadline: Callable[[], bool]) -> None:
@@ -481,23 +384,6 @@ class Node(NodeStatus):
         if self._replay.is_caught_up:
             self._campaign_if_alone()
             self._advance()
-
-    def _part_replayed(self, error: StorageError | None) -> None:
-        if self.is_stopped:
-            return
-        if error is not None:
-            self.is_stopped = True
-            self._on_failed(error)
-        self._advance()
-
-    def _apply_replayed(self, entry: Entry) -> None:
-        self._last_stamp_ms = max(self._last_stamp_ms, entry.stamp_ms)
-        self._crash_point("applying")
-        if entry.kind == CONFIGURATION:
-            self._apply_configuration(entry, None)
-        else:
-            self.machine.apply(entry, None)
-        self._crash_point("applied")
 
     def _restore(self, snapshot: InstallSnapshot) -> None:
         """Have the machine load a snapshot, after the one that it is loading already."""
