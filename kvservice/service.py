@@ -21,9 +21,10 @@ from typing import Final, cast
 
 from kvservice.admission import REFUSED, refusal, unknown_command
 from kvservice.batch import Call
+from kvservice.cluster.copies import Answer, IsEnough, Wait
 from kvservice.cluster.divergence import Divergence
 from kvservice.commands.containers import leaf
-from kvservice.commands.ports import SnapshotsPort, WalStatsPort
+from kvservice.commands.ports import GroupPort, SnapshotsPort, WalStatsPort
 from kvservice.commands.reply import ErrorReply, Pending, Reply
 from kvservice.commands.table import Args, Command, CommandTable
 from kvservice.config import Config
@@ -35,7 +36,7 @@ from kvservice.keyspace.machine import InternalError, Machine
 from kvservice.router import Router
 from kvservice.runner import Runner
 from kvservice.session import Session
-from kvservice.starting import StartingLog, StartingNode, StartingSnapshots
+from kvservice.starting import StartingGroup, StartingLog, StartingNode, StartingSnapshots
 from kvservice.stats import Stats
 from replication.node import Node
 
@@ -78,6 +79,7 @@ class Service:
         self.started_s = time()
         self.run_id = token_hex(20)
         self.divergence = Divergence(machine.digests)
+        self.group: GroupPort = StartingGroup(config)
         self.runner = Runner(machine, stats, self.release)
         self.runner.is_stale = self._is_stale = config.read_mode == "stale"
         self.forwarder = Forwarder(self.runner.answer_forwarded, monotonic, call_soon, call_later)
@@ -155,6 +157,12 @@ class Service:
     def shutdown(self) -> None:
         """Begin an orderly stop."""
         self.begin_shutdown()
+
+    def wait_for_copies(
+        self, session: Session, args: Args, timeout_ms: int, answer: Answer, is_enough: IsEnough
+    ) -> Pending:
+        """Wait until other members have the caller's writes; see kvservice/cluster/copies."""
+        return Wait(self, session, args, timeout_ms, answer, is_enough).pending
 
     def drain(self) -> None:
         """Refuse data commands from now on; what runs is finished."""
@@ -235,7 +243,7 @@ class Service:
         group: list[Args] = []
         for position, args in enumerate(commands):
             row, args = self._admit(session, args)
-            if row is not REFUSED and self.holds.is_paused and self.holds.holds(row):
+            if row is not REFUSED and self.holds.is_paused and self.holds.holds(row) and session.kind != "remote":
                 self._dispatch(session, rows, group, arrived_ns)
                 self._hold(session, commands[position:])
                 self.holds.add(session)

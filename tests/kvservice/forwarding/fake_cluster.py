@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 from kvservice.forwarding.forwarded import ForwardedStream
 from kvservice.forwarding.forwarder import Link
@@ -90,7 +91,7 @@ class WireLink:
 class FakeCluster:
     """Nodes n1, n2, …"""
 
-    def __init__(self, count: int = 3, **settings: object) -> None:
+    def __init__(self, count: int = 3, **settings: Any) -> None:
         self.benches = {f"n{number}": Bench(**settings) for number in range(1, count + 1)}
         self.links: list[WireLink] = []
         self.log: list[Entry] = []
