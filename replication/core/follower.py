@@ -79,8 +79,6 @@ def append_entries(raft: Raft, sender: str, message: AppendEntries) -> None:
         return
     if log.term_of(previous_index) != previous_term:
         hint_index, hint_term = log.last_of_term_at_most(min(previous_index, log.last_index), previous_term)
-        if hint_index < log.committed:
-            hint_index, hint_term = log.committed, log.term_of(log.committed) or 0
         reply = AppendReply(raft.term, False, previous_index, hint_index, hint_term, read_round)
         raft.send(sender, reply)
         return

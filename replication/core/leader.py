@@ -262,11 +262,9 @@ def configuration_applied(raft: Raft) -> None:
         maybe_commit(raft)
         confirm_reads(raft)
         return
-    successor: str | None = None
     for peer, progress in raft.progress.items():
         send_heartbeat(raft, peer, progress)
-        if raft.configuration.is_voter(peer) and (successor is None or progress.match > raft.progress[successor].match):
-            successor = peer
-    if successor is not None:
-        raft.send(successor, TimeoutNow(raft.term))
+    voters = [peer for peer in raft.progress if raft.configuration.is_voter(peer)]
+    successor = max(voters, key=lambda peer: raft.progress[peer].match)
+    raft.send(successor, TimeoutNow(raft.term))
     become_follower(raft, raft.term, None)

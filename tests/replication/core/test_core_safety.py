@@ -1,0 +1,449 @@
+"""What no order of messages and disk reports may bring about; one core, its peers and its disk played by the test."""
+
+from __future__ import annotations
+
+import pytest
+
+from replication.core.log import RaftLog
+from replication.core.membership import Configuration, encode
+from replication.core.messages import (
+    AppendEntries,
+    AppendReply,
+    Entry,
+    EntryKind,
+    HardState,
+    Heartbeat,
+    HeartbeatReply,
+    InstallSnapshot,
+    Ready,
+    RequestVote,
+    TimeoutNow,
+    VoteReply,
+)
+from replication.core.progress import ProgressState
+from replication.core.raft import Raft, Role, Settings
+from tests.harness.lone_raft import (
+    PLAIN,
+    STAMP_MS,
+    acknowledge,
+    appends,
+    candidate,
+    entries,
+    established,
+    leader,
+    node,
+    turn,
+)
+
+MEMBERS = Configuration(("n1", "n2", "n3"))
+
+
+def ready(raft: Raft) -> Ready:
+    """Return the work there is."""
+    found = raft.ready()
+    assert found is not None
+    return found
+
+
+def quarantined() -> Raft:
+    """A member whose disk is gone."""
+    return Raft("n1", PLAIN, HardState(0, "", True), MEMBERS, RaftLog(0, 0, 0), lambda _count: 0)
+
+
+# -- the disk ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_follower_acknowledges_behind_the_disk_and_refuses_ahead_of_it() -> None:
+    raft = node(term=1)
+    raft.step("n2", AppendEntries(1, 0, 0, 0, entries([1, 1]), 3))
+    work = ready(raft)
+    assert (work.messages, work.messages_after) == ([], [("n2", AppendReply(1, True, 2, 0, 0, 3))])
+    raft.step("n2", AppendEntries(1, 5, 1, 0, [], 4))
+    work = ready(raft)
+    assert (work.messages, work.messages_after) == ([("n2", AppendReply(1, False, 5, 2, 1, 4))], [])
+
+
+def test_appends_of_one_ready_are_acknowledged_once() -> None:
+    raft = node(term=1)
+    raft.step("n2", AppendEntries(1, 0, 0, 0, entries([1, 1]), 1))
+    raft.step("n2", AppendEntries(1, 2, 1, 0, entries([1], 3), 2))
+    raft.step("n2", AppendEntries(1, 0, 0, 0, entries([1]), 1))
+    assert ready(raft).messages_after == [("n2", AppendReply(1, True, 3, 0, 0, 2))]
+
+
+def test_an_acknowledgement_is_not_lost_with_the_memory_of_the_leader() -> None:
+    raft = node(term=1)
+    raft.step("n2", AppendEntries(1, 0, 0, 0, entries([1]), 1))
+    raft.forget_leader()
+    assert ready(raft).messages_after == [("n2", AppendReply(1, True, 1, 0, 0, 1))]
+
+
+def test_nothing_is_acknowledged_to_the_leader_of_an_earlier_term() -> None:
+    raft = node(term=1)
+    raft.step("n2", AppendEntries(1, 0, 0, 0, entries([1]), 1))
+    raft.step("n3", RequestVote(2, 9, 1, False, False))
+    assert ready(raft).messages_after == [("n3", VoteReply(2, True, False))]
+
+
+def test_the_report_of_a_replaced_tail_counts_for_nothing_in_its_place() -> None:
+    raft = node(term=1)
+    raft.step("n2", AppendEntries(1, 0, 0, 0, entries([1, 1, 1]), 0))
+    raft.step("n3", RequestVote(2, 9, 1, False, False))
+    ready(raft)
+    raft.step("n3", AppendEntries(2, 1, 1, 0, entries([2, 2], 2), 0))
+    ready(raft)
+    raft.persisted(2, 3, STAMP_MS, 1)
+    assert raft.log.durable == 0
+    raft.persisted(2, 3, STAMP_MS, 2)
+    assert raft.log.durable == 3
+
+
+def test_a_report_that_names_no_entry_counts_only_while_no_tail_was_replaced() -> None:
+    raft = node(terms=[1, 1], term=1)
+    raft.step("n2", AppendEntries(2, 1, 1, 0, entries([2], 2), 0))
+    ready(raft)
+    raft.persisted(2, 2, STAMP_MS)
+    assert raft.log.durable == 1
+    raft.step("n3", AppendEntries(3, 2, 2, 0, entries([3], 3), 0))
+    ready(raft)
+    raft.persisted(3, 3, STAMP_MS)
+    assert raft.log.durable == 3
+
+
+def test_a_report_of_an_earlier_term_counts_for_nothing() -> None:
+    raft = candidate(node(term=1))
+    raft.step("n2", VoteReply(2, True, False))
+    ready(raft)
+    raft.persisted(1, 1, STAMP_MS, 2)
+    assert raft.log.durable == 0
+
+
+def test_votes_are_asked_for_behind_the_disk() -> None:
+    """A node that forgot its term could ask again in it with a shorter log, and win by votes for the longer one."""
+    raft = node(terms=[1])
+    raft.campaign()
+    work = ready(raft)
+    assert work.messages == []
+    assert [peer for peer, _ in work.messages_after] == ["n2", "n3"]
+
+
+def test_a_pre_vote_waits_for_no_disk_and_changes_nothing() -> None:
+    raft = node(terms=[1])
+    raft.settings = Settings()
+    raft.campaign()
+    work = ready(raft)
+    request = RequestVote(2, 1, 1, True, False)
+    assert (work.hard_state, work.messages) == (None, [("n2", request), ("n3", request)])
+    assert (raft.term, raft.role, raft.is_pre_vote) == (1, Role.CANDIDATE, True)
+    raft.persisted(1, 1, STAMP_MS, 1)
+    assert raft.role is Role.CANDIDATE
+
+
+def test_pre_votes_of_a_majority_lead_to_the_vote_and_refusals_of_one_to_the_end() -> None:
+    raft = node(terms=[1])
+    raft.settings = Settings()
+    raft.campaign()
+    raft.step("n2", VoteReply(2, True, True))
+    assert (raft.term, raft.is_pre_vote) == (2, False)
+    raft.step("n3", VoteReply(2, True, True))
+    assert raft.votes == {}
+    raft.step("n2", VoteReply(2, False, False))
+    raft.step("n3", VoteReply(2, False, False))
+    assert (raft.role, raft.term) == (Role.FOLLOWER, 2)
+
+
+def test_two_leaders_in_one_term_stop_the_node() -> None:
+    raft = node(term=1)
+    raft.step("n2", Heartbeat(1, 0, 0))
+    with pytest.raises(AssertionError, match="two leaders"):
+        raft.step("n3", Heartbeat(1, 0, 0))
+
+
+# -- terms and roles ---------------------------------------------------------------------------------------------------
+
+
+def test_messages_that_are_late_for_the_role_are_dropped() -> None:
+    raft = established(node())
+    for message in (VoteReply(1, True, False), TimeoutNow(1), AppendEntries(1, 0, 0, 0, [], 0)):
+        raft.step("n2", message)
+    assert (raft.role, turn(raft)) == (Role.LEADER, [])
+
+
+def test_answers_of_strangers_count_for_nothing() -> None:
+    raft = established(node())
+    raft.propose(EntryKind.COMMANDS, STAMP_MS, b"x")
+    raft.step("n9", AppendReply(1, True, 2, 0, 0, 0))
+    raft.step("n9", HeartbeatReply(1, 0))
+    raft.peer_unreachable("n9")
+    raft.snapshot_sent("n9", True)
+    raft.fetched("n9", 1, [])
+    assert raft.log.committed == 1
+    assert "n9" not in raft.progress
+
+
+def test_an_answer_that_claims_more_than_there_is_counts_for_nothing() -> None:
+    raft = established(node())
+    raft.step("n2", AppendReply(1, True, 99, 0, 0, 99))
+    assert (raft.progress["n2"].match, raft.progress["n2"].read_round) == (1, 0)
+
+
+def test_a_heartbeat_commits_no_more_than_is_there() -> None:
+    raft = node(terms=[1, 1])
+    raft.step("n2", Heartbeat(1, 9, 5))
+    assert raft.log.committed == 2
+    assert ready(raft).messages == [("n2", HeartbeatReply(1, 5))]
+
+
+def test_a_heartbeat_tells_a_peer_no_more_than_it_holds() -> None:
+    raft = leader(node())
+    acknowledge(raft, turn(raft), ["n2"])
+    raft.heartbeat_elapsed = raft.settings.heartbeat_ticks
+    raft.tick()
+    told = {peer: message.commit_index for peer, message in turn(raft) if isinstance(message, Heartbeat)}
+    assert told == {"n2": 1, "n3": 0}
+
+
+def test_what_is_committed_is_told_with_the_next_tick_where_no_append_follows() -> None:
+    raft = leader(node())
+    acknowledge(raft, turn(raft))
+    assert turn(raft) == []
+    raft.tick()
+    assert turn(raft) == [("n2", Heartbeat(1, 1, 0)), ("n3", Heartbeat(1, 1, 0))]
+    raft.tick()
+    assert turn(raft) == []
+
+
+# -- elections in a hurry ----------------------------------------------------------------------------------------------
+
+
+def test_a_lost_leader_is_replaced_soon_and_a_bounded_number_of_elections_is_hurried() -> None:
+    raft = node(term=1, chance=lambda count: count - 1)
+    raft.step("n2", Heartbeat(1, 0, 0))
+    raft.peer_unreachable("n3")
+    assert raft.leader == "n2"
+    raft.peer_unreachable("n2")
+    waits = []
+    for _ in range(12):
+        ticks, term = 0, raft.term
+        while raft.term == term:
+            raft.tick()
+            ticks += 1
+        waits.append(ticks)
+    assert waits == [6] + [15] * 9 + [80, 80]
+
+
+def test_a_leader_that_is_heard_of_again_ends_the_hurry() -> None:
+    raft = node(term=1)
+    raft.step("n2", Heartbeat(1, 0, 0))
+    raft.peer_unreachable("n2")
+    raft.step("n2", Heartbeat(1, 0, 0))
+    assert (raft.leader, raft.hurried_elections, raft.election_timeout) == ("n2", 0, 40)
+
+
+def test_a_learner_waits_for_a_leader_and_does_not_campaign() -> None:
+    raft = node(term=1)
+    raft.use_configuration(Configuration(("n2", "n3"), learners=("n1",)))
+    assert raft.is_learner
+    raft.step("n2", Heartbeat(1, 0, 0))
+    for _ in range(80):
+        raft.tick()
+    raft.campaign()
+    assert (raft.role, raft.term, raft.leader) == (Role.FOLLOWER, 1, None)
+
+
+# -- quarantine --------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_in_quarantine_neither_votes_nor_campaigns() -> None:
+    raft = quarantined()
+    raft.campaign()
+    raft.step("n2", RequestVote(1, 9, 1, True, False))
+    raft.step("n2", RequestVote(1, 9, 1, False, False))
+    raft.step("n2", TimeoutNow(1))
+    assert raft.role is Role.FOLLOWER
+    assert [message for _, message in turn(raft)] == [VoteReply(0, False, True), VoteReply(1, False, False)]
+
+
+def test_quarantine_ends_when_the_log_is_durable_up_to_what_was_committed_when_the_loss_was_known() -> None:
+    raft = quarantined()
+    lost = AppendReply(3, False, 7, 0, 0, 1, lost=True)
+    raft.step("n2", AppendEntries(3, 7, 2, 7, [], 1))
+    raft.step("n2", Heartbeat(3, 0, 2))
+    raft.step("n2", InstallSnapshot(2, 5, 1, MEMBERS))
+    assert turn(raft)[:2] == [("n2", lost), ("n2", AppendReply(3, False, 0, 0, 0, 2, lost=True))]
+
+    raft.step("n2", AppendEntries(3, 7, 2, 2, [], 3, lost_seen=True))
+    assert turn(raft) == [("n2", AppendReply(3, False, 7, 0, 0, 3))]
+    raft.step("n2", Heartbeat(3, 0, 4))
+    raft.step("n2", AppendEntries(3, 0, 0, 2, entries([1]), 4, lost_seen=True))
+    assert turn(raft) == [("n2", HeartbeatReply(3, 4)), ("n2", AppendReply(3, True, 1, 0, 0, 4))]
+    raft.step("n2", AppendEntries(3, 1, 1, 9, entries([3], 2), 4, lost_seen=False))
+    ready(raft)
+    assert raft.is_quarantined
+    raft.persisted(3, 2, STAMP_MS, 3)
+    assert ready(raft).hard_state == HardState(3, "n2", False)
+
+
+def test_every_leader_has_to_know_of_the_loss_anew() -> None:
+    raft = quarantined()
+    raft.step("n2", AppendEntries(3, 0, 0, 5, [], 0, lost_seen=True))
+    remembered = [raft.lost_commit_index]
+    raft.step("n3", AppendEntries(4, 0, 0, 0, [], 0))
+    remembered.append(raft.lost_commit_index)
+    assert remembered == [5, None]
+    assert turn(raft) == [("n3", AppendReply(4, False, 0, 0, 0, 0, lost=True))]
+
+
+def test_a_snapshot_alone_ends_no_quarantine() -> None:
+    raft = quarantined()
+    raft.step("n2", InstallSnapshot(3, 5, 2, MEMBERS))
+    work = ready(raft)
+    assert work.snapshot == InstallSnapshot(3, 5, 2, MEMBERS)
+    assert work.messages == [("n2", AppendReply(3, False, 0, 5, 2, 0, lost=True))]
+    assert (raft.is_quarantined, work.messages_after) == (True, [])
+
+
+def test_a_peer_that_lost_its_disk_counts_for_nothing_until_an_entry_is_committed_without_it() -> None:
+    raft = established(node(size=5))
+    raft.step("n2", AppendReply(1, False, 1, 0, 0, 0, lost=True))
+    assert (raft.progress["n2"].match, raft.lost_peers) == (0, {"n2": 2})
+    sent = turn(raft)
+    assert "n2" not in appends(sent)
+    raft.step("n2", AppendReply(1, True, 2, 0, 0, 0))
+    raft.step("n2", AppendReply(1, False, 1, 0, 0, 0, lost=True))
+    acknowledge(raft, sent, ["n3"])
+    assert (raft.log.committed, raft.log.last_index) == (1, 2)
+    acknowledge(raft, sent, ["n4"])
+    assert raft.log.committed == 2
+
+    first = appends(turn(raft))["n2"]
+    assert (first.previous_index, first.commit_index, first.lost_seen) == (2, 2, True)
+    raft.step("n2", AppendReply(1, False, 2, 0, 0, 0))
+    again = appends(turn(raft))["n2"]
+    assert (again.previous_index, len(again.entries), again.lost_seen) == (0, 2, True)
+    raft.step("n2", AppendReply(1, True, 2, 0, 0, 0))
+    assert (raft.progress["n2"].match, raft.progress["n2"].lost_seen) == (2, False)
+
+
+def test_a_peer_that_loses_its_disk_again_while_it_catches_up_is_counted_from_nothing_again() -> None:
+    raft = established(node(size=5))
+    raft.step("n2", AppendReply(1, False, 1, 0, 0, 0, lost=True))
+    acknowledge(raft, turn(raft), ["n3", "n4"])
+    turn(raft)
+    raft.step("n2", AppendReply(1, False, 2, 1, 1, 0))
+    turn(raft)
+    raft.progress["n2"].acknowledged(1)
+    raft.step("n2", AppendReply(1, False, 1, 0, 0, 0))
+    assert (raft.progress["n2"].match, raft.progress["n2"].next) == (0, 1)
+
+
+# -- membership --------------------------------------------------------------------------------------------------------
+
+
+def change(index: int, members: Configuration) -> Entry:
+    """An entry that changes the members."""
+    return Entry(1, index, EntryKind.CONFIGURATION, STAMP_MS, encode(members))
+
+
+def test_a_node_that_knows_of_a_change_campaigns_only_once_it_is_applied() -> None:
+    raft = node(term=1)
+    raft.step("n2", AppendEntries(1, 0, 0, 1, [change(1, MEMBERS), change(2, MEMBERS)], 0))
+    raft.campaign()
+    assert (raft.role, raft.term) == (Role.FOLLOWER, 1)
+    raft.step("n2", TimeoutNow(1))
+    assert raft.is_campaign_due
+    turn(raft)
+    raft.take_committed()
+    assert (raft.role, raft.term, raft.is_transfer) == (Role.CANDIDATE, 2, True)
+
+
+def test_a_leader_that_goes_on_takes_back_that_another_should_campaign() -> None:
+    raft = node(term=1)
+    raft.step("n2", AppendEntries(1, 0, 0, 1, [change(1, MEMBERS)], 0))
+    raft.step("n2", TimeoutNow(1))
+    raft.step("n2", Heartbeat(1, 1, 0))
+    raft.take_committed()
+    assert raft.role is Role.FOLLOWER
+
+
+def test_a_refused_candidate_learns_which_change_was_committed() -> None:
+    """It alone is left; the two that have gone have longer logs, and it needs no vote of theirs."""
+    log = node(terms=[1]).log
+    log.append(change(2, Configuration(("n1",))))
+    log.take_unpersisted()
+    log.became_durable(2)
+    raft = Raft("n1", PLAIN, HardState(1, ""), MEMBERS, log, lambda _count: 0)
+    candidate(raft)
+    raft.step("n2", VoteReply(2, False, False, 3, 1))
+    assert raft.log.committed == 0
+    raft.step("n3", VoteReply(2, False, False, 2, 1))
+    assert (raft.role, raft.log.committed) == (Role.FOLLOWER, 2)
+    raft.take_committed()
+    candidate(raft)
+    assert raft.role is Role.LEADER
+
+
+def test_a_transfer_ends_with_the_membership_of_whom_it_goes_to() -> None:
+    raft = established(node())
+    raft.propose(EntryKind.COMMANDS, STAMP_MS, b"x")
+    raft.transfer("n3")
+    raft.use_configuration(Configuration(("n1", "n2")))
+    assert raft.transferee is None
+
+
+def test_reads_are_confirmed_by_the_majority_of_the_members_that_are_left() -> None:
+    raft = established(node())
+    raft.read_index(5)
+    turn(raft)
+    raft.use_configuration(Configuration(("n1",)))
+    assert [read.context for read in ready(raft).reads] == [5]
+
+
+# -- what peers are sent -----------------------------------------------------------------------------------------------
+
+
+def test_entries_from_disk_are_sent_only_if_they_are_still_those_of_the_log() -> None:
+    raft = node(terms=[1, 1, 2])
+    raft.settings = PLAIN._replace(memory_bytes_max=1)
+    raft.use_configuration(MEMBERS)
+    raft.log.commit(3)
+    raft.log.take_committed()
+    leader(raft)
+    turn(raft)
+    raft.step("n2", AppendReply(3, False, 3, 0, 0, 0))
+    work = ready(raft)
+    assert work.fetches == [("n2", 1, 3)]
+    raft.fetched("n2", 1, entries([1, 1, 1]))
+    assert appends(turn(raft)) == {}
+    raft.fetched("n2", 2, entries([1], 2))
+    assert len(ready(raft).fetches) == 1
+    raft.fetched("n2", 1, entries([1, 1]))
+    assert [entry.index for entry in appends(turn(raft))["n2"].entries] == [1, 2]
+
+
+def test_a_lost_append_is_found_by_the_next_heartbeats_answer() -> None:
+    raft = established(node())
+    raft.propose(EntryKind.COMMANDS, STAMP_MS, b"x")
+    assert sorted(appends(turn(raft))) == ["n2", "n3"]
+    raft.step("n2", HeartbeatReply(1, 0))
+    assert turn(raft) == []
+    raft.heartbeat_elapsed = raft.settings.heartbeat_ticks
+    raft.tick()
+    turn(raft)
+    raft.step("n2", HeartbeatReply(1, 0))
+    assert turn(raft) == [("n2", AppendEntries(1, 2, 1, 1, [], 0))]
+    raft.step("n2", HeartbeatReply(1, 0))
+    assert turn(raft) == []
+    raft.step("n2", AppendReply(1, False, 2, 1, 1, 0))
+    assert [entry.index for entry in appends(turn(raft))["n2"].entries] == [2]
+
+
+def test_a_peer_that_reaches_the_base_by_itself_needs_no_snapshot() -> None:
+    raft = established(node(terms=[1, 1, 1]))
+    progress = raft.progress["n2"]
+    progress.become_snapshot(4)
+    raft.step("n2", AppendReply(2, True, 4, 0, 0, 0))
+    assert progress.state is ProgressState.SNAPSHOT
+    raft.propose(EntryKind.COMMANDS, STAMP_MS, b"x")
+    raft.step("n2", AppendReply(2, True, 5, 0, 0, 0))
+    assert (progress.state, progress.next) == (ProgressState.REPLICATE, 6)
