@@ -1,7 +1,7 @@
 """The command line `redan`, all but what a server needs to start (kvservice.cli_settings).
 
-Guarantees: exit codes 0 clean, 1 failure, 2 usage or settings, 3 data directory damaged or in use. Nothing here changes
-    a data directory. A reader that goes away (`redan log DIR | head`) ends a command quietly.
+Guarantees: exit codes 0 clean, 1 failure, 2 usage or settings, 3 data directory damaged or in use. Only `recover --yes`
+    changes a data directory. A reader that goes away (`redan log DIR | head`) ends a command quietly.
 Leaves to the caller: kvservice.__main__ sends `redan serve` elsewhere, to spare it this module's imports.
 """
 
@@ -68,6 +68,19 @@ def dev(
     from kvservice.cli_dev import dev_command
 
     raise typer.Exit(dev_command(nodes, directory, context.args))
+
+
+@app.command()
+def recover(
+    directory: DataDirectory,
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the node.", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what would be done.")] = False,
+) -> None:
+    """Make a cluster of one out of a node that is stopped, when the majority is lost for good: writes may be lost."""
+    from kvservice.cli_recover import recover_command
+
+    _require_directory(directory)
+    raise typer.Exit(recover_command(directory, name, is_confirmed=yes))
 
 
 @config_app.command("print", context_settings=_TAKES_SETTINGS, add_help_option=False)

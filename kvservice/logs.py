@@ -50,6 +50,7 @@ class Event(StrEnum):
     CLUSTER_AWAITED = "cluster_awaited"
     CLUSTER_ENTERED = "cluster_entered"
     CLUSTER_REFUSED = "cluster_refused"
+    REMOVED_FROM_CLUSTER = "removed_from_cluster"
     QUARANTINE_BEGUN = "quarantine_begun"
     QUARANTINE_ENDED = "quarantine_ended"
     DAMAGE_SET_ASIDE = "damage_set_aside"

@@ -35,6 +35,7 @@ POLL_SECONDS: Final = 0.01
 CATCH_UP_SECONDS: Final = 30.0
 COMMIT_SECONDS: Final = 10.0
 TRANSFER_SECONDS: Final = 5.0
+ANSWER_SECONDS: Final = 1.0
 
 
 class AdministeredNode(Protocol):
@@ -97,10 +98,14 @@ class Administration:
         voters = [voter for voter in self._members.configuration.voters if voter != name]
         if not voters:
             raise ChangeRefused(f"{name}: {Refusal.LAST_VOTER.value}")
-        answering = [voter for voter in voters if voter == self._members.name or self._is_active(node, voter)]
-        if len(answering) <= len(voters) // 2 and not is_forced:
+
+        def answering() -> int:
+            return sum(voter == self._members.name or self._is_active(node, voter) for voter in voters)
+
+        # A leader that was elected just now has not heard from everybody yet.
+        if not is_forced and not await _until(lambda: answering() > len(voters) // 2, ANSWER_SECONDS):
             raise QuorumAtRisk(
-                f"without {name}, {len(answering)} of {len(voters)} voters would answer, and that is no majority; "
+                f"without {name}, {answering()} of {len(voters)} voters would answer, and that is no majority; "
                 "bring the others back first, or force it"
             )
         if name == self._members.name:

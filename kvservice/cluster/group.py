@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -53,6 +53,8 @@ HAND_OVER_SECONDS: Final = 2.0
 POLL_SECONDS: Final = 0.005
 DIGEST_TICKS: Final = 100
 """Peers are told of our state, and compared with it, once a second."""
+ASK_TICKS: Final = 200
+"""Two seconds without a leader, several elections: time to ask whether the others have one without this node."""
 FIRST_TOKEN: Final = 0
 """Of what is written before there is a node, whose own begin at 1."""
 
@@ -99,6 +101,8 @@ class Group:
         self._tasks: set[asyncio.Task[None]] = set()
         self._leader_seen: tuple[str | None, int] = (None, 0)
         self._is_quarantined = False
+        self._is_removed = False
+        self._leaderless_ticks = 0
         self._on_durable: Callable[[int], None] = lambda _token: None
 
     # -- opening ------------------------------------------------------------------------------------------------------
@@ -203,7 +207,7 @@ class Group:
         reasons = []
         if node is None or node.leader_id is None:
             reasons.append("no leader")
-        if self._members.cluster_id and self._members.name not in self._members:
+        if self._is_removed or (self._members.cluster_id and self._members.name not in self._members):
             reasons.append("not a member")
         if node is not None and node.raft.is_quarantined:
             reasons.append("quarantined")
@@ -222,6 +226,13 @@ class Group:
             self._leader_seen = seen
             log.info(Event.LEADER_CHANGED, leader=seen[0] or "", term=seen[1])
             self._mind_own_address(node)
+        if seen[0] is not None:
+            self._leaderless_ticks = 0
+            self._is_removed = False
+        else:
+            self._leaderless_ticks += 1
+            if self._leaderless_ticks % ASK_TICKS == 0 and not self._is_removed:
+                self._spawn(self._ask_whether_removed())
         if self._is_quarantined and not node.raft.is_quarantined:
             self._is_quarantined = False
             log.info(Event.QUARANTINE_ENDED, index=node.applied_index)
@@ -236,6 +247,11 @@ class Group:
         newest = self._service.machine.digests.checkpoint()
         if newest is not None:
             self._peers.peers.send_digest(StateDigest(*newest))
+
+    async def _ask_whether_removed(self) -> None:
+        if await self._peers.is_removed() and self._leaderless_ticks:
+            self._is_removed = True
+            log.error(Event.REMOVED_FROM_CLUSTER, cluster=self._members.cluster_id)
 
     def _mind_own_address(self, node: Node) -> None:
         """Tell the others where this node is reached now, if it leads and has moved."""
@@ -273,6 +289,7 @@ class Group:
             self.snapshots.save()
 
     def _restore(self, snapshot: InstallSnapshot) -> None:
+        log.info(Event.SNAPSHOT_RECEIVED, index=snapshot.last_index, term=snapshot.last_term)
         self._spawn(self._load_received(snapshot))
 
     async def _load_received(self, snapshot: InstallSnapshot) -> None:
@@ -296,8 +313,8 @@ class Group:
             service.refusal = None
         node.restored()
 
-    def _spawn(self, work: object) -> None:
-        task = self._loop.create_task(work)  # type: ignore[arg-type, var-annotated]
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from kvservice.cluster.admin import Administration
-from kvservice.cluster.bootstrap import Newcomer
+from kvservice.cluster.bootstrap import ASK_SECONDS, Newcomer, answer_of
 from kvservice.cluster.charter import Charter
 from kvservice.cluster.errors import NotTheLeader
 from kvservice.cluster.members import Addresses, Members
@@ -216,6 +216,25 @@ class PeerPlane:
         leader = (self._node.leader_id if self._node is not None else None) or ""
         address = self._members.addresses_of(leader).peer if leader else ""
         return raft_pb2.JoinResponse(cluster_id=self._members.cluster_id, leader=leader, leader_address=address)
+
+    # -- what this node asks ------------------------------------------------------------------------------------------
+
+    async def is_removed(self) -> bool:
+        """Ask the other members whether this node was removed behind its back: who is removed is told nothing more."""
+        members = self._members
+        request = raft_pb2.IntroduceRequest(cluster_id=members.cluster_id, name=members.name)
+        for name, address in members.configuration.addresses.items():
+            if name == members.name:
+                continue
+            try:
+                answer = answer_of(await self.peers.introduce(address, request, ASK_SECONDS))
+            except (grpc.aio.AioRpcError, OSError, ValueError):
+                continue
+            is_later = answer.cluster_id == members.cluster_id and answer.commit_index > members.configuration_index
+            # Somebody who knows less may not have heard yet that this node was added.
+            if is_later and answer.leader and members.name not in answer.configuration.members:
+                return True
+        return False
 
     # -- what happens -------------------------------------------------------------------------------------------------
 

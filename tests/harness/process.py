@@ -48,6 +48,16 @@ class NodeProcess:
 
     def start(self) -> NodeProcess:
         """Start the node and wait until it is ready; raises RuntimeError with its log when it ends before."""
+        self.launch()
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def launch(self) -> None:
+        """Start the node and wait for nothing."""
         addresses = [argument for plane in PLANES for argument in (f"--{plane}-addr", "127.0.0.1:0")]
         command = [sys.executable, "-m", "kvservice", "serve", "--data-dir", str(self.data_dir), "--log-format", "json"]
         with self.log_path.open("wb") as output:
@@ -59,14 +69,9 @@ class NodeProcess:
                 stderr=output,
                 env={**os.environ, **self.environment},
             )
-        try:
-            self._wait_until_ready()
-        except BaseException:
-            self.kill()
-            raise
-        return self
 
-    def _wait_until_ready(self) -> None:
+    def wait_until_ready(self) -> None:
+        """Wait until the node says that it is ready; raises RuntimeError with its log when it ends before."""
         assert self._process is not None
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
@@ -107,6 +112,30 @@ class NodeProcess:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(TIMEOUT_S)
+
+    def pause(self) -> None:
+        """Stop the process without ending it (SIGSTOP)."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    @staticmethod
+    def redan(*arguments: str) -> tuple[int, str]:
+        """Run a command of `redan`; return its exit code and what it printed."""
+        ended = subprocess.run(
+            [sys.executable, "-m", "kvservice", *arguments],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        return ended.returncode, ended.stdout.decode()
 
     def wait(self) -> int:
         """Wait until the node ends by itself; return the exit code."""
