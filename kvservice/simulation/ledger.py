@@ -75,6 +75,8 @@ class Ledger:
         """Writes that were acknowledged and whose histories are judged."""
         self.undecided = 0
         self.unknown = 0
+        self.answered_writes = 0
+        """Writes that were acknowledged, judged or not."""
         self._random = random
         self._order = 0
         self._last_cell = 0
@@ -174,6 +176,7 @@ class Ledger:
         cell.history.answered(asked.number, answers, self._now())
         if not asked.is_read:
             cell.acknowledged += 1
+            self.answered_writes += 1
         cell.waiting -= 1
         if asked.is_last:
             self._judge(cell)

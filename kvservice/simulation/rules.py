@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 REMEMBERED: Final = 20_000
 """Indexes whose entry and digest are kept: a node that is further behind gets a snapshot."""
+NEVER: Final = 1 << 62
 PLAIN: Final = frozenset({bytes, int})
 
 
@@ -43,15 +44,37 @@ class DurableLog:
     """What one disk is known to hold durably of the log: the term of each index. Survives its processes.
 
     base: all up to here is in a snapshot. is_doubtful: the disk was damaged since, so nothing is concluded from it.
+    unreported_from: the lowest index that a write changes of which it is not known whether it happened.
     """
 
-    __slots__ = ("base", "is_doubtful", "last", "terms")
+    __slots__ = ("base", "is_doubtful", "last", "terms", "unreported_from")
 
     def __init__(self) -> None:
         self.terms: dict[int, int] = {}
         self.base = 0
         self.last = 0
         self.is_doubtful = False
+        self.unreported_from = NEVER
+
+    def begins(self, queued: Sequence[list[Entry] | int]) -> None:
+        """Note that a write begins, of entries or of the index that the log goes on behind."""
+        for written in queued:
+            first = written if isinstance(written, int) else written[0].index
+            self.unreported_from = min(self.unreported_from, first)
+
+    def ends(self, queued: Sequence[list[Entry] | int]) -> None:
+        """Note that the write that began last is durable."""
+        self.unreported_from = NEVER
+        for written in queued:
+            if isinstance(written, int):
+                self.restart(written)
+            else:
+                self.append(written)
+
+    def recovered(self, base: int, terms: dict[int, int], last: int) -> None:
+        """Go on from what a start has found."""
+        self.base, self.terms, self.last = base, terms, last
+        self.unreported_from = NEVER
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Note entries that became durable; one that is not after the last replaces the tail."""
@@ -140,13 +163,21 @@ class Rules:
             self._entries = {index: kept for index, kept in self._entries.items() if index >= first}
             self._digests = {index: kept for index, kept in self._digests.items() if index >= first}
 
-    def commits(self, leader: str, entry: Entry, configuration: Configuration) -> None:
-        """Note that a leader applies an entry of its own term: a quorum must have it durably."""
+    def commits(self, leader: str, entry: Entry, configurations: Sequence[Configuration]) -> None:
+        """Note that a leader applies an entry of its own term: a quorum must have it durably.
+
+        By one of the newest configurations: with an entry that changes them, those before it may have been committed.
+        """
+        if not any(self._is_on_quorum(entry, configuration) for configuration in configurations):
+            voters = [configuration.voters for configuration in configurations]
+            holders = [name for name in self.disks if self._has(name, entry)]
+            raise RuleBroken("quorum", f"{leader} applies {_named(entry)}, durable on {holders}, voters {voters}")
+
+    def _is_on_quorum(self, entry: Entry, configuration: Configuration) -> bool:
         for voters in (configuration.voters, configuration.outgoing):
-            holders = [name for name in voters if self._has(name, entry)]
-            if voters and len(holders) * 2 <= len(voters):
-                who = f"{', '.join(holders) or 'nobody'} of {', '.join(voters)}"
-                raise RuleBroken("quorum", f"{leader} applies {_named(entry)}, durable on {who}")
+            if voters and sum(self._has(name, entry) for name in voters) * 2 <= len(voters):
+                return False
+        return True
 
     def _has(self, name: str, entry: Entry) -> bool:
         disk = self.disks.get(name)

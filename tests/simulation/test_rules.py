@@ -74,13 +74,13 @@ def test_a_leader_applies_what_a_quorum_of_each_set_has() -> None:
     rules = three()
     rules.disks["a"].append([entry(1)])
     with pytest.raises(RuleBroken, match="quorum"):
-        rules.commits("a", entry(1), Configuration(("a", "b", "c")))
+        rules.commits("a", entry(1), [Configuration(("a", "b", "c"))])
     rules.disks["b"].append([entry(1)])
-    rules.commits("a", entry(1), Configuration(("a", "b", "c")))
+    rules.commits("a", entry(1), [Configuration(("a", "b", "c"))])
     with pytest.raises(RuleBroken, match="quorum"):
-        rules.commits("a", entry(1, term=2), Configuration(("a", "b", "c")))
+        rules.commits("a", entry(1, term=2), [Configuration(("a", "b", "c"))])
     with pytest.raises(RuleBroken, match="quorum"):
-        rules.commits("a", entry(1), Configuration(("a", "b"), outgoing=("b", "c", "d")))
+        rules.commits("a", entry(1), [Configuration(("a", "b"), outgoing=("b", "c", "d"))])
 
 
 def test_a_durable_log_forgets_what_was_replaced() -> None:

@@ -1,0 +1,435 @@
+"""One life of a simulated node: the shipped core, driver, log and keyspace, with simulated time, disk and network.
+
+Order of a start: log opened and its tail repaired → snapshot → log read → core → driver → replay. With damage the log
+is begun anew, in quarantine, as `kvservice.server` does it.
+
+Guarantees: nothing here waits; the disk works in turns, each writes what was queued and then reports it.
+Leaves to the caller: being called through `Host.enter` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from kvservice.keyspace.image import SnapshotWalk
+from kvservice.simulation.clients import Client, ClientSession
+from kvservice.simulation.host import Host
+from kvservice.simulation.rules import RuleBroken
+from kvservice.simulation.state import SimulatedState
+from persistence.errors import Damaged, DiskFailed, StorageError
+from persistence.snapshot import (
+    SnapshotMeta,
+    SnapshotReader,
+    SnapshotWriter,
+    list_snapshots,
+    newest_valid,
+    purge_snapshots,
+    remove_temporaries,
+    snapshot_path,
+)
+from persistence.wal import Wal, WalOptions
+from replication.core import membership
+from replication.core.log import RaftLog
+from replication.core.membership import Configuration
+from replication.core.messages import (
+    AppendReply,
+    Entry,
+    EntryKind,
+    HardState,
+    InstallSnapshot,
+    Message,
+    RequestVote,
+    VoteReply,
+)
+from replication.core.raft import Raft, Role
+from replication.entry_reader import read_entries
+from replication.node import Node
+from replication.ports import Fetched
+from replication.salvage import salvage
+from replication.storage import LogEnd, Storage
+
+if TYPE_CHECKING:
+    from kvservice.simulation.world import World
+
+OPTIONS: Final = WalOptions("always", 1000, 64 * 1024)
+SLICE_KEYS: Final = 6000
+SLICE_US: Final = 2_000
+
+
+class WatchedStorage(Storage):
+    """The shipped log; what is queued for the disk is also noted for the rules."""
+
+    def __init__(self, wal: Wal) -> None:
+        super().__init__(wal)
+        self.queued: list[list[Entry] | int] = []
+        """Entries of each append, or the index of a restart, not known to be durable."""
+        self.is_waiting = False
+        """Whether something was queued since the last write."""
+
+    def append(self, hard_state: HardState | None, entries: list[Entry], commit_index: int, token: int) -> None:
+        """Queue for the disk."""
+        super().append(hard_state, entries, commit_index, token)
+        self.is_waiting = True
+        if entries:
+            self.queued.append(entries)
+
+    def restart(self, snapshot_index: int, snapshot_term: int) -> None:
+        """Let the log go on behind a snapshot."""
+        super().restart(snapshot_index, snapshot_term)
+        self.queued.append(snapshot_index)
+
+
+class Process:
+    """One incarnation of a node."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.world: World = host.world
+        self.incarnation = host.incarnation
+        self.log_directory = host.directory / "wal"
+        self.snapshots = host.directory / "snapshots"
+        self.state = SimulatedState(self)
+        self._tick_us = int(host.world.tick_us * host.drift)
+        self.is_up = False
+        """Whether it is past its start: it ticks, listens, and is on the network."""
+        self._sessions: list[ClientSession] = []
+        self._last_session_id = 0
+        self._is_writing = False
+        self._has_told_quarantine = False
+        self._walk: SnapshotWalk | None = None
+        self._configurations: list[Configuration] = []
+        self.wal: Wal
+        self.storage: WatchedStorage
+        self.node: Node
+
+    # ---- starting
+
+    def boot(self) -> None:
+        """Recover from the disk and go on. Raises StorageError when that cannot be."""
+        host, disk = self.host, self.host.disk
+        for directory in (self.log_directory, self.snapshots):
+            disk.make_dirs(directory)
+        try:
+            if host.is_wiped or (not host.must_have_log and host.name not in self.world.founders):
+                # It cannot know what a node of its name has acknowledged.
+                meta, end = None, self.begin_quarantined(HardState(0, ""))
+            else:
+                meta, end = self._recover()
+        except Damaged as error:
+            if not host.has_rotted:
+                raise RuleBroken("no damage by itself", f"{host.name}: {error}") from error
+            self.world.trace("%s finds damage: %s", host.name, error)
+            self.world.count("damage found at a start")
+            meta, end = self._begin_anew()
+        if host.is_damaged and not end.hard_state.quarantined:
+            self._check_damage_was_harmless(end)
+        self._note_durable(end)
+        configuration = membership.decode(meta.configuration) if meta is not None and meta.configuration else None
+        if configuration is None:
+            configuration = self.world.founding_for(host.name)
+        applied = meta.last_index if meta is not None else 0
+        self.world.rules.started(host.name, applied)
+        log = RaftLog(
+            end.last_index,
+            end.last_term,
+            applied,
+            committed=end.commit_index,
+            runs=end.term_runs,
+            configuration_indexes=[entry.index for entry in end.configurations],
+        )
+        raft = Raft(host.name, self.world.settings, end.hard_state, configuration, log, host.random.randrange)
+        self.node = Node(
+            raft,
+            self.storage,
+            self.state,
+            self,
+            wall_clock_ms=host.wall_clock_ms,
+            reader=self,
+            crash_point=host.reach,
+            last_stamp_ms=end.last_stamp_ms,
+            outcome_timeout_ms=self.world.outcome_timeout_ms,
+        )
+        self.state.node = self.node
+        self.is_up = True
+        self.world.network.attach(host.name, self)
+        self.node.start()
+        self._tick()
+
+    def _recover(self) -> tuple[SnapshotMeta | None, LogEnd]:
+        host, disk = self.host, self.host.disk
+        self.wal, report = Wal.open(self.log_directory, disk, OPTIONS, salt=b"simulate", must_exist=host.must_have_log)
+        host.must_have_log = True
+        if report.torn is not None:
+            self.world.count("torn tails cut")
+        remove_temporaries(self.snapshots, disk)
+        choice = newest_valid(self.snapshots, disk, log_first_index=self.wal.first_index)
+        if choice.damaged and not host.has_rotted:
+            raise RuleBroken("no damage by itself", f"{host.name}: {choice.damaged[0]}")
+        meta = self.state.load(choice.newest.path) if choice.newest is not None else None
+        self.storage = WatchedStorage(self.wal)
+        index, term = (meta.last_index, meta.last_term) if meta is not None else (0, 0)
+        return meta, self.storage.recover(index, term)
+
+    def _begin_anew(self) -> tuple[None, LogEnd]:
+        """Put what is damaged aside, and begin an empty log in quarantine."""
+        disk = self.host.disk
+        found = salvage(self.log_directory, disk)
+        for directory in (self.log_directory, self.snapshots):
+            for name in disk.listdir(directory):
+                disk.unlink(directory / name)
+            disk.fsync_dir(directory)
+        return None, self.begin_quarantined(found.hard_state)
+
+    def begin_quarantined(self, hard_state: HardState) -> LogEnd:
+        """Open an empty log that says durably that this node has lost what it had."""
+        self.state = SimulatedState(self)
+        self.wal, _ = Wal.open(self.log_directory, self.host.disk, OPTIONS, salt=b"simulate")
+        self.host.must_have_log = True
+        self.storage = WatchedStorage(self.wal)
+        end = self.storage.recover(0, 0)
+        quarantined = hard_state._replace(quarantined=True)
+        self.storage.append(quarantined, [], 0, 0)
+        self.wal.write_queued()
+        self.host.is_wiped = self.host.is_damaged = False
+        self.host.durable.is_doubtful = True
+        self.world.count("quarantines")
+        return end._replace(hard_state=quarantined)
+
+    def _check_damage_was_harmless(self, end: LogEnd) -> None:
+        """Damage that was not found must not have taken anything that was durable."""
+        durable = self.host.durable
+        if end.last_index < durable.last or dict(_terms(end)).get(durable.last, 0) not in (
+            0,
+            durable.terms.get(durable.last, 0),
+        ):
+            raise RuleBroken("no loss in silence", f"{self.host.name} had {durable.last}, starts with {end.last_index}")
+        self.host.is_damaged = False
+
+    def _note_durable(self, end: LogEnd) -> None:
+        """Hold what was recovered against what is known to have been durable, and go on from there."""
+        durable = self.host.durable
+        terms = dict(_terms(end))
+        base = end.term_runs[0][0]
+        if not durable.is_doubtful and durable.unreported_from > durable.last:
+            last = durable.last
+            if last > base and terms.get(last) != durable.terms.get(last):
+                raise RuleBroken(
+                    "durability",
+                    f"{self.host.name} had entry {last} of term {durable.terms.get(last)} on disk, "
+                    f"and starts with a log up to {end.last_index}, there of term {terms.get(last)}",
+                )
+        durable.recovered(base, terms, end.last_index)
+
+    # ---- being called
+
+    @property
+    def is_quarantined(self) -> bool:
+        """Whether it may not vote yet."""
+        return self.is_up and self.node.raft.is_quarantined
+
+    def _tick(self) -> None:
+        self.world.clock.after(self._tick_us, self.host.enter, self, self._tick)
+        self.node.tick()
+        if self.node.replay_remaining:
+            self.node.replay_some(lambda: False)
+
+    def settle(self) -> None:
+        """Let the disk begin a turn if something waits for it; hot."""
+        if self.is_up and self.storage.is_waiting and not self._is_writing:
+            self._is_writing = True
+            self.world.clock.after(self._disk_us(), self.host.enter, self, self._write)
+
+    def _disk_us(self) -> int:
+        chance = self.host.random.random()
+        return (60 + int(500 * chance * chance * chance)) * self.host.disk_factor
+
+    def _write(self) -> None:
+        token = self.write_queued()
+        if token is None:
+            self._is_writing = False
+        elif self.host.random.random() < 0.2:
+            self.world.clock.after(self._disk_us(), self.host.enter, self, self._report, token)
+        else:
+            self._report(token)
+
+    def _report(self, token: int) -> None:
+        self._is_writing = False
+        self.node.durable(token)
+        durable = self.host.durable
+        if durable.is_doubtful and not self.node.raft.is_quarantined and not self.host.is_damaged:
+            durable.is_doubtful = False
+
+    def write_queued(self) -> int | None:
+        """Write what is queued, durably, and note that it is. Raises PowerCut, DiskFailed."""
+        storage, durable = self.storage, self.host.durable
+        queued, storage.queued = storage.queued, []
+        storage.is_waiting = False
+        durable.begins(queued)
+        token = self.wal.write_queued()
+        durable.ends(queued)
+        return token
+
+    def end(self, *, resets: bool) -> None:
+        """End all sessions; without a reset their clients have to find out by themselves."""
+        if self.is_up:
+            self.host.durable.begins(self.storage.queued)
+        for session in self._sessions:
+            if resets:
+                session.close(after_replies=False)
+            else:
+                session.is_closed = True
+
+    # ---- clients
+
+    def open_session(self, client: Client) -> ClientSession:
+        """Accept a connection."""
+        self._last_session_id += 1
+        session = ClientSession(self._last_session_id, client, self.incarnation)
+        self._sessions = [kept for kept in self._sessions if not kept.is_closed]
+        self._sessions.append(session)
+        return session
+
+    def submit(self, session: ClientSession, commands: list[list[bytes]]) -> None:
+        """Run commands of a session."""
+        if self.is_up and not session.is_closed:
+            self.state.submit(session, commands)
+
+    # ---- the network
+
+    def deliver(self, sender: str, incarnation: int, messages: list[Any]) -> None:
+        """Take messages from the network."""
+        self.host.enter(self, self.node.receive, sender, incarnation, messages)
+
+    def connection_lost(self, peer: str) -> None:
+        """Learn from the network that a connection ended."""
+        self.host.enter(self, self.node.peer_lost, peer)
+
+    def send(self, peer: str, messages: list[Message]) -> None:
+        """Send messages to a peer; what they promise is shown to the rules."""
+        host = self.host
+        for message in messages:
+            if type(message) is AppendReply:
+                if message.success:
+                    self.world.rules.acknowledges(host.name, message.index)
+            elif type(message) is VoteReply:
+                if message.granted and not message.pre_vote:
+                    self.world.rules.votes(host.name, peer, message.term)
+            elif type(message) is RequestVote and not message.pre_vote:
+                self.world.rules.votes(host.name, host.name, message.term)
+        self.world.network.send(host.name, peer, self.incarnation, messages)
+
+    def send_snapshot(self, peer: str, snapshot: InstallSnapshot) -> None:
+        """Stream the newest snapshot to a peer."""
+        found = list_snapshots(self.snapshots, self.host.disk)
+        if not found:
+            self.take_snapshot()
+            self.world.clock.after(100_000, self.host.enter, self, self.node.snapshot_sent, peer, False)
+            return
+        content = self.host.disk.content(found[0].path)
+        duration_us = self.world.network.transfer_us(self.host.name, peer, len(content))
+        target = self.world.hosts.get(peer)
+        if duration_us is None or target is None or target.process is None:
+            self.world.clock.after(50_000, self.host.enter, self, self.node.snapshot_sent, peer, False)
+            return
+        received = target.process.snapshot_arrives
+        message = snapshot._replace(last_index=found[0].last_index, last_term=found[0].last_term)
+        arguments = (self, message, found[0].path.name, content)
+        self.world.clock.after(duration_us, target.enter, target.process, received, *arguments)
+        self.world.clock.after(duration_us + 5_000_000, self.host.enter, self, self.node.snapshot_sent, peer, False)
+
+    def snapshot_arrives(self, sender: Process, snapshot: InstallSnapshot, name: str, content: bytes) -> None:
+        """Write a received snapshot durably, then step it in."""
+        disk = self.host.disk
+        temporary = self.snapshots / (name + ".tmp")
+        ok = False
+        try:
+            handle = disk.open(temporary, "create")
+            disk.pwritev(handle, [content], 0)
+            disk.fsync(handle)
+            disk.close(handle)
+            disk.rename(temporary, self.snapshots / name)
+            disk.fsync_dir(self.snapshots)
+            with SnapshotReader.open(self.snapshots / name, disk) as reader:
+                configuration = membership.decode(reader.meta.configuration)
+                reader.verify()
+            ok = True
+        except StorageError as error:
+            self.world.trace("%s cannot take a snapshot: %s", self.host.name, error)
+        host = sender.host
+        self.world.clock.after(500, host.enter, sender, sender.node.snapshot_sent, self.host.name, ok)
+        if ok:
+            self.world.count("snapshots received")
+            self.node.snapshot_received(host.name, snapshot._replace(configuration=configuration))
+
+    def peers_changed(self, configuration: Configuration) -> None:
+        """Note who the members are."""
+        self._configurations = [*self._configurations[-1:], configuration]
+
+    # ---- old entries
+
+    def read(self, from_index: int, to_index: int, bytes_max: int, done: Fetched) -> None:
+        """Read old entries of the log, after a while."""
+        arguments = (from_index, to_index, bytes_max, done)
+        self.world.clock.after(self._disk_us(), self.host.enter, self, self._read_now, *arguments)
+
+    def _read_now(self, from_index: int, to_index: int, bytes_max: int, done: Fetched) -> None:
+        done(read_entries(self.storage, from_index, to_index, bytes_max))
+
+    # ---- entries and snapshots
+
+    def applies(self, entry: Entry) -> None:
+        """Show the rules an entry that this node, if it leads, has committed by counting."""
+        if entry.kind == EntryKind.CONFIGURATION:
+            self.world.configuration_applied(self.host.name, entry.index, membership.decode(entry.payload))
+        raft = self.node.raft
+        if raft.role is Role.LEADER and entry.term == raft.term:
+            self.world.rules.commits(self.host.name, entry, self._configurations)
+
+    def take_snapshot(self) -> None:
+        """Begin a snapshot of the state, unless one is being written."""
+        machine = self.state.machine
+        if self._walk is not None or not machine.index or self.node.is_restoring:
+            return
+        meta = SnapshotMeta(machine.index, machine.term, machine.clock.stamp_ms, machine.configuration)
+        path = snapshot_path(self.snapshots, meta.last_index, meta.last_term)
+        if path.name in self.host.disk.listdir(self.snapshots):
+            return
+        self._walk = machine.snapshot = SnapshotWalk(machine.databases, machine.once.answers(), machine.digests.state())
+        writer = SnapshotWriter(
+            self.snapshots, self.host.disk, meta, self._snapshot_written, self._snapshot_failed, threaded=False
+        )
+        self._walk_on(writer)
+
+    def _walk_on(self, writer: SnapshotWriter) -> None:
+        walk = self._walk
+        if walk is None or self.state.machine.snapshot is not walk:
+            # The state was replaced meanwhile.
+            self._walk = None
+            return
+        chunk = walk.next_slice(SLICE_KEYS)
+        if chunk is not None:
+            writer.put(chunk)
+            self.world.clock.after(SLICE_US, self.host.enter, self, self._walk_on, writer)
+            return
+        self.state.machine.snapshot = self._walk = None
+        writer.finish(walk.items, walk.digest.to_bytes(8, "big"))
+        writer.run()
+
+    def _snapshot_written(self, _path: Path) -> None:
+        self.world.count("snapshots taken")
+        kept = purge_snapshots(self.snapshots, self.host.disk, keep=2)
+        if len(kept) >= 2:
+            self.node.purge(min(file.last_index for file in kept) + 1)
+
+    def _snapshot_failed(self, error: DiskFailed) -> None:
+        self.world.trace("%s cannot write a snapshot: %s", self.host.name, error)
+        remove_temporaries(self.snapshots, self.host.disk)
+
+
+def _terms(end: LogEnd) -> Sequence[tuple[int, int]]:
+    """Return (index, term) of every entry behind the snapshot."""
+    runs = end.term_runs
+    ends = [start for start, _ in runs[1:]] + [end.last_index + 1]
+    return [(index, term) for (start, term), stop in zip(runs, ends, strict=True) for index in range(start, stop)]
