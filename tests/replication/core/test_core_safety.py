@@ -447,3 +447,19 @@ def test_a_peer_that_reaches_the_base_by_itself_needs_no_snapshot() -> None:
     raft.propose(EntryKind.COMMANDS, STAMP_MS, b"x")
     raft.step("n2", AppendReply(2, True, 5, 0, 0, 0))
     assert (progress.state, progress.next) == (ProgressState.REPLICATE, 6)
+
+
+def test_a_hint_behind_the_end_of_the_leaders_log_is_no_place_to_go_on() -> None:
+    raft = leader(node(terms=[1, 1]))
+    turn(raft)
+    raft.step("n2", AppendReply(2, False, 2, 9, 1, 0))
+    assert appends(turn(raft))["n2"].previous_index == 1
+
+
+@pytest.mark.parametrize("known", [(), (2,)])
+def test_changes_that_are_replayed_take_effect(known: tuple[int, ...]) -> None:
+    log = RaftLog(2, 1, 0, committed=2, runs=[(1, 1)], configuration_indexes=known)
+    raft = Raft("n1", PLAIN, HardState(1, ""), MEMBERS, log, lambda _count: 0)
+    raft.replayed(entries([1])[0])
+    raft.replayed(change(2, Configuration(("n1",))))
+    assert (raft.is_sole_voter, log.configuration_indexes, log.applied) == (True, [], 2)
