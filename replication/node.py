@@ -132,7 +132,7 @@ class Node(Applying):
         self.is_stopped = True
 
     def _campaign_if_alone(self) -> None:
-        if self.raft.is_sole_voter and not self.is_leader:
+        if self.raft.is_sole_voter and self.raft.role is Role.FOLLOWER:
             self.raft.stamp_ms = self.next_stamp_ms()
             self.raft.campaign()
 
@@ -381,7 +381,7 @@ class Node(Applying):
         except StorageError:
             self.is_stopped = True
             raise
-        if self._replay.is_caught_up:
+        if self._replay.is_caught_up or not self._replay.remaining:
             self._campaign_if_alone()
             self._advance()
 

@@ -62,7 +62,7 @@ class Replay:
         self.is_finished = True
 
     def some(self, deadline: Callable[[], bool]) -> None:
-        """Apply committed entries until ``deadline()`` is true or none is left. Raises StorageError."""
+        """Apply entries that are committed now until ``deadline()`` is true or none is left. Raises StorageError."""
         if self.is_finished or self.is_caught_up:
             return
         if self._entries is None:
@@ -70,9 +70,8 @@ class Replay:
         for entry in self._entries:
             self._one(entry)
             if deadline():
-                break
-        if self._log.applied >= self._log.replay_end:
-            self._entries = None
+                return
+        self._entries = None
 
     def read_part(self, done: Callable[[StorageError | None], None]) -> None:
         """Read the next committed entries beside the node and apply them; then call ``done``."""
