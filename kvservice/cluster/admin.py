@@ -36,6 +36,8 @@ CATCH_UP_SECONDS: Final = 30.0
 COMMIT_SECONDS: Final = 10.0
 TRANSFER_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 1.0
+_PASSING: Final = (Refusal.ALREADY_JOINT, Refusal.CHANGE_UNDER_WAY, Refusal.NO_MEMBERS)
+"""Refusals that end by themselves."""
 
 
 class AdministeredNode(Protocol):
@@ -186,7 +188,7 @@ class Administration:
         match error:
             case RedanError():
                 return error
-            case membership.ChangeRefused() if error.reason in (Refusal.ALREADY_JOINT, Refusal.NO_MEMBERS):
+            case membership.ChangeRefused() if error.reason in _PASSING:
                 return ChangeInProgress(str(error))
             case membership.ChangeRefused():
                 return ChangeRefused(str(error))
