@@ -7,8 +7,8 @@ What is done when, for the calls of one caller in their order:
 
     the link ends      a write that was sent is answered LeadershipLost, and so are the reads that its caller sent
                        before it, which would see it if they were run again; all else waits again
-    another leader     writes, and the reads of their callers, wait for the old leader's word for ``outcome_timeout_s``;
-                       other reads wait again at once
+    another leader     writes, and the reads of their callers, wait for the old leader's word: for 0.4 s in a later
+                       term, for ``outcome_timeout_s`` while nobody leads; other reads wait again at once
     not applied        it waits again, and the link that said so is replaced: it takes nothing more
     sending            only if all earlier ones are sent on the same link, or answered
     answering          only if all earlier ones are answered, also those that wait in this node's own log
@@ -25,21 +25,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from operator import itemgetter
-from typing import Final, Protocol
+from functools import partial
+from typing import Final
 
 from kvservice.batch import Call
 from kvservice.commands.reply import Reply
 from kvservice.errors import LeadershipLost, NoLeader, Overloaded
 from kvservice.forwarding.reply_codec import RepliesDamaged, decode_replies
+from kvservice.forwarding.waiting import Dial, Link, Waiting, arrival
 from kvservice.gateway.resp import encode_commands
 from kvservice.session import Session
 from redan.raft.v1 import raft_pb2
 
 BYTES_MAX: Final = 64 * 1024 * 1024
 """Calls beyond this are refused as Overloaded: half a second of a network of 1 Gbit/s."""
-CALL_BYTES: Final = 512
-"""What a call costs besides its commands; so at most 131,072 calls wait."""
 REQUEST_BYTES_MAX: Final = 1024 * 1024
 """A request is closed when it is so long: larger ones save nothing."""
 TICK_SECONDS: Final = 0.005
@@ -48,43 +47,11 @@ TICK_SECONDS_PER_CALL: Final = 10e-6
 """Ten times what a look costs, so that ten thousand callers that wait for a leader take a tenth of the processor."""
 REDIAL_SECONDS_MIN: Final = 0.01
 REDIAL_SECONDS_MAX: Final = 0.5
+OLD_LEADER_SECONDS: Final = 0.4
+"""How long a leader of an earlier term may take to tell what became of a write, from when the next one is known. If it
+runs and hears the next one, it knows within some ms; one that is stopped says nothing for as long as it is."""
 NO_TOUCH: Final = 1
 """Bit of ForwardCall.flags: the call does not count as a use of its keys (CLIENT NO-TOUCH)."""
-
-
-class Link(Protocol):
-    """A stream to one leader; it is told to wake when ``Forwarder.next_request`` has something for it."""
-
-    def wake(self) -> None:
-        """Take requests soon, until there is none. No call waits."""
-
-    def close(self) -> None:
-        """End the stream; nothing that comes over it counts any more."""
-
-
-Dial = Callable[[str], Link]
-"""Opens a link to a named node; ``Forwarder.opened`` or ``broken`` is to be called later, not in this call."""
-
-
-class Waiting:
-    """A call and how far it is."""
-
-    __slots__ = ("bytes", "call", "commands", "due_s", "link", "parts", "replies", "since_ns")
-
-    def __init__(self, call: Call, commands: bytes, due_s: float) -> None:
-        self.call = call
-        self.since_ns = call.arrived_ns
-        """When it arrived here; grows from call to call of one caller, and is its place among them."""
-        self.commands = commands
-        """RESP of what is to be run; empty if nothing is."""
-        self.bytes = len(commands) + CALL_BYTES
-        self.link: Link | None = None
-        """The link that it was given to."""
-        self.parts: list[Reply] = []
-        """The first replies, while they are not complete."""
-        self.replies: list[Reply] | None = None if commands else call.with_refusals([])
-        self.due_s = due_s
-        """When it has waited long enough."""
 
 
 class Forwarder:
@@ -124,8 +91,8 @@ class Forwarder:
         self._link: Link | None = None
         """The link in use: calls are sent on it."""
         self._dialing: Link | None = None
-        self._old_links: list[Link] = []
-        """Links that take nothing more and may still answer."""
+        self._old_links: dict[Link, int] = {}
+        """Links that take nothing more and may still answer, and the term of each."""
         self._outgoing: deque[raft_pb2.ForwardCall] = deque()
         """Given to the link in use, and not yet taken by it."""
         self._redial_s = REDIAL_SECONDS_MIN
@@ -211,6 +178,10 @@ class Forwarder:
         self._leader = None if is_leader else leader
         self._is_home = is_leader
         self._term = term
+        if is_leader or leader is not None:
+            for link, its_term in self._old_links.items():
+                if its_term < term:
+                    self._call_later(OLD_LEADER_SECONDS, partial(self.broken, link))
         self._redial_s = REDIAL_SECONDS_MIN
         self._dial()
         if self._waiting:
@@ -235,7 +206,7 @@ class Forwarder:
             self._link = None
             self._redial_later()
         elif link in self._old_links:
-            self._old_links.remove(link)
+            del self._old_links[link]
         else:
             return
         link.close()
@@ -307,8 +278,8 @@ class Forwarder:
         for waiting in sent:
             if waiting.call.session not in writers:
                 self._wait_again(waiting)
-        self._old_links.append(link)
-        self._call_later(self.outcome_timeout_s, lambda: self.broken(link))
+        self._old_links[link] = self._term
+        self._call_later(self.outcome_timeout_s, partial(self.broken, link))
 
     def _take_back_outgoing(self) -> None:
         """Let calls wait again that the link in use was given and has not taken."""
@@ -319,7 +290,7 @@ class Forwarder:
         """Decide about what was sent on a link that has ended: from the last call of each caller to its first."""
         has_lost: set[Session] = set()
         """Callers with a write behind whose outcome is unknown: a read run again would see it too early."""
-        for _call_id, waiting in sorted(self._waiting.items(), key=_arrival, reverse=True):
+        for _call_id, waiting in sorted(self._waiting.items(), key=arrival, reverse=True):
             if waiting.link is not link:
                 continue
             self._wait_again(waiting)
@@ -370,7 +341,7 @@ class Forwarder:
         may_follow: dict[Session, bool] = {}
         """Of each caller with a call that stays: whether the next one may be sent behind it."""
         is_settled = True
-        for call_id, waiting in sorted(self._waiting.items(), key=_arrival):
+        for call_id, waiting in sorted(self._waiting.items(), key=arrival):
             session = waiting.call.session
             is_first = session not in may_follow
             if is_first and session.pending > session.away:
@@ -411,7 +382,7 @@ class Forwarder:
         if self._old_links:
             used = {id(waiting.link) for waiting in self._waiting.values()}
             for link in [link for link in self._old_links if id(link) not in used]:
-                self._old_links.remove(link)
+                del self._old_links[link]
                 link.close()
 
     def _answer(self, call_id: int, waiting: Waiting, replies: list[Reply]) -> None:
@@ -422,10 +393,3 @@ class Forwarder:
         del self._waiting[call_id]
         self.bytes_pending -= waiting.bytes
         waiting.call.session.away -= 1
-
-
-_arrived: Final = itemgetter(1)
-
-
-def _arrival(item: tuple[int, Waiting]) -> int:
-    return item[1].since_ns

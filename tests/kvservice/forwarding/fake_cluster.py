@@ -13,11 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 from kvservice.forwarding.forwarded import ForwardedStream
-from kvservice.forwarding.forwarder import Link
+from kvservice.forwarding.waiting import Link
 from redan.raft.v1 import raft_pb2
 from replication.core.messages import Entry
 from replication.errors import NotApplied, OutcomeUnknown
 from tests.kvservice.fake_node import Bench
+
+SHORT_SECONDS = 0.1
+"""Timers of so long are due whenever time passes."""
 
 
 class WireLink:
@@ -198,7 +201,7 @@ class FakeCluster:
             bench.now_s += seconds
             timers, bench.timers = bench.timers, []
             for after, act in timers:
-                if after <= max(seconds, 0.5):
+                if after <= max(seconds, SHORT_SECONDS):
                     act()
                 else:
                     bench.timers.append((after - seconds, act))
