@@ -96,7 +96,7 @@ async def test_serving_never_blocks_the_loop(node: Server, blocking_calls: list[
         try:
             await use(client)
             async with asyncio.timeout(WAIT_SECONDS):
-                while node.wal is None or node.wal.first_index == 1:
+                while node.group.wal is None or node.group.wal.first_index == 1:
                     await asyncio.sleep(0.01)
         finally:
             with_guard.deactivate()

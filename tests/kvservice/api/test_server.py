@@ -14,7 +14,6 @@ import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
-from kvservice.api.server import ApiServer
 from kvservice.config_values import HostPort
 from redan.kv.v1 import kv_pb2
 from tests.kvservice.api.local_node import Client, LocalNode, failure_of, serving, until
@@ -89,7 +88,7 @@ async def test_a_second_server_on_the_same_port_is_refused(node: Node) -> None:
     other = LocalNode()
     object.__setattr__(other.config, "grpc_addr", HostPort("127.0.0.1", port))
     with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port} for gRPC clients"):
-        await ApiServer(other.service, other.health, "id").start()
+        await other.api.start()
 
 
 async def test_the_server_may_be_stopped_twice_and_without_a_start() -> None:
