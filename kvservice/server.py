@@ -29,6 +29,7 @@ from kvservice.cluster.group import Group
 from kvservice.cluster.members import Addresses, Members
 from kvservice.cluster.opening import open_directory
 from kvservice.cluster.peer_plane import PeerPlane
+from kvservice.cluster.view import GroupView
 from kvservice.commands.registry import TABLE
 from kvservice.commands.table import Command
 from kvservice.config import Config
@@ -129,6 +130,7 @@ class Server:
         self.housekeeping = Housekeeping(self.service, self.listener, loop)
         self.lag = LoopLag()
         self.members = Members(config.name, Addresses(""))
+        self.service.group = GroupView(self.service, self.members)
         self.planes = Planes(self.service, self, self.members, self.lag)
         self.peers = PeerPlane(config, self.members, directory.snapshots, self.disk, directory.salt.hex())
         self.group = Group(

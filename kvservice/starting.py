@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from time import time
 
+from kvservice.commands.ports import MemberView, PeerView
+from kvservice.config import Config
 from replication.errors import Stopped
 
 
@@ -33,6 +35,30 @@ class StartingNode:
     def read(self, _batch: object) -> None:
         """Refuse: nothing is known of the state yet."""
         raise Stopped
+
+
+class StartingGroup:
+    """A node that knows of no other."""
+
+    cluster_id = ""
+    role = "follower"
+    is_quarantined = False
+    durable_index = 0
+    agreement = "unknown"
+    checkpoint: tuple[int, int] | None = None
+    requests_remembered = 0
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def members(self) -> list[MemberView]:
+        """Return this node alone."""
+        config = self._config
+        return [MemberView(config.name, True, str(config.resp_addr), str(config.peer_addr))]
+
+    def peers(self) -> list[PeerView]:
+        """Return nothing: nobody is known."""
+        return []
 
 
 class StartingLog:

@@ -1,7 +1,9 @@
-"""CLUSTER and its companions: Redis Cluster's partitioning, which this version does not have.
+"""CLUSTER and its companions: where cluster clients find the members.
 
-Clients ask CLUSTER INFO, SLOTS or NODES to learn whether they must route by slot; the answer is Redis's own of a server
-that is not in cluster mode, so they talk to it as to one server. KEYSLOT needs no cluster and is answered.
+A node alone answers as a server that is not in cluster mode, so that clients talk to it as to one Redis, with all its
+databases. With other members, cluster clients are told of one shard with all slots: its master is the leader, and they
+follow it after a failover. No node ever answers MOVED: a command may be sent to any, also for keys of several slots.
+
 Reference: the Redis command pages of CLUSTER; texts of redis-server 7.
 """
 
@@ -9,17 +11,151 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvservice.commands.cluster_shape import Shape, endpoint_of, is_clustered, node_id, shape_of, shard_id
 from kvservice.commands.containers import container, server_row
-from kvservice.commands.ports import ServerCall
-from kvservice.commands.reply import Reply
+from kvservice.commands.ports import MemberView, ServerCall, ServerHandler, ServicePort
+from kvservice.commands.reply import OK, Reply, Verbatim
 from kvservice.commands.table import Args, Command
 from kvservice.errors import RequestError
-from kvservice.keyspace.slots import slot_of
+from kvservice.keyspace.slots import SLOTS, slot_of
+
+DISABLED: Final = "This instance has cluster support disabled"
 
 
-def disabled(_call: ServerCall, _args: Args) -> Reply:
-    """Refuse: this server is not in cluster mode."""
-    raise RequestError("This instance has cluster support disabled")
+def _shape(service: ServicePort) -> Shape:
+    if not is_clustered(service):
+        raise RequestError(DISABLED)
+    return shape_of(service)
+
+
+def info(call: ServerCall, _args: Args) -> Reply:
+    """Answer whether all slots are served, which a leader decides, and how many members there are."""
+    service = call.service
+    _shape(service)
+    node = service.node
+    is_served = node.leader_id is not None
+    fields = {
+        "cluster_state": "ok" if is_served else "fail",
+        "cluster_slots_assigned": SLOTS,
+        "cluster_slots_ok": SLOTS if is_served else 0,
+        "cluster_slots_pfail": 0,
+        "cluster_slots_fail": 0 if is_served else SLOTS,
+        "cluster_known_nodes": len(service.group.members()),
+        "cluster_size": 1,
+        "cluster_current_epoch": node.term,
+        "cluster_my_epoch": node.term,
+        "cluster_stats_messages_sent": 0,
+        "cluster_stats_messages_received": 0,
+        "total_cluster_links_buffer_limit_exceeded": 0,
+    }
+    return Verbatim("".join(f"{name}:{value}\r\n" for name, value in fields.items()).encode())
+
+
+def nodes(call: ServerCall, _args: Args) -> Reply:
+    """Answer a line for each member, in the form of Redis's nodes.conf."""
+    service = call.service
+    shape = _shape(service)
+    return Verbatim(
+        "".join(_line(service, shape, member) + "\n" for member in [shape.master, *shape.replicas]).encode()
+    )
+
+
+def replicas(call: ServerCall, args: Args) -> Reply:
+    """Answer a line for each replica of a master."""
+    service = call.service
+    shape = _shape(service)
+    ids = {node_id(service.group, member.name) for member in (shape.master, *shape.replicas)}
+    wanted = args[2].decode("utf-8", "replace")
+    if wanted not in ids:
+        raise RequestError(f"Unknown node {wanted}")
+    if wanted != node_id(service.group, shape.master.name):
+        raise RequestError("The specified node is not a master")
+    return [_line(service, shape, member).encode() for member in shape.replicas]
+
+
+def _line(service: ServicePort, shape: Shape, member: MemberView) -> str:
+    group, is_master = service.group, member is shape.master
+    resp, peer = endpoint_of(member.resp_address), endpoint_of(member.peer_address)
+    flags = ["myself"] if member.name == service.config.name else []
+    flags.append("master" if is_master else "slave")
+    if not resp.port:
+        flags.append("noaddr")
+    master_id = "-" if is_master else node_id(group, shape.master.name)
+    link = "connected" if _is_connected(service, member) else "disconnected"
+    slots = f" 0-{SLOTS - 1}" if is_master else ""
+    return (
+        f"{node_id(group, member.name)} {resp.host}:{resp.port}@{peer.port} {','.join(flags)} {master_id} 0 0 "
+        f"{service.node.term} {link}{slots}"
+    )
+
+
+def _is_connected(service: ServicePort, member: MemberView) -> bool:
+    """Tell whether a member is there, as far as this node knows: the leader hears of all, others of the leader."""
+    silent = {peer.name for peer in service.group.peers() if not peer.is_active}
+    return member.name not in silent and endpoint_of(member.resp_address).port > 0
+
+
+def slots(call: ServerCall, _args: Args) -> Reply:
+    """Answer one range with all slots: master first, then the replicas that can be reached."""
+    service = call.service
+    shape = _shape(service)
+    members: list[Reply] = []
+    for member in (shape.master, *shape.replicas):
+        host, port = endpoint_of(member.resp_address)
+        if member is shape.master or _is_connected(service, member):
+            members.append([host.encode(), port, node_id(service.group, member.name).encode(), []])
+    return [[0, SLOTS - 1, *members]]
+
+
+def shards(call: ServerCall, _args: Args) -> Reply:
+    """Answer the one shard: its slots and its members."""
+    service = call.service
+    shape = _shape(service)
+    matches = {peer.name: peer.match_index for peer in service.group.peers()}
+    matches[service.config.name] = service.node.applied_index
+    members: list[Reply] = []
+    for member in (shape.master, *shape.replicas):
+        host, port = endpoint_of(member.resp_address)
+        members.append(
+            {
+                b"id": node_id(service.group, member.name).encode(),
+                b"port": port,
+                b"ip": host.encode(),
+                b"endpoint": host.encode(),
+                b"role": b"master" if member is shape.master else b"replica",
+                # What others have is known to the leader alone.
+                b"replication-offset": matches.get(member.name, 0),
+                b"health": b"online" if _is_connected(service, member) else b"failed",
+            }
+        )
+    return [{b"slots": [0, SLOTS - 1], b"nodes": members}]
+
+
+def myid(call: ServerCall, _args: Args) -> Reply:
+    """Answer the id of this node."""
+    _shape(call.service)
+    return node_id(call.service.group, call.service.config.name).encode()
+
+
+def myshardid(call: ServerCall, _args: Args) -> Reply:
+    """Answer the id of the shard."""
+    _shape(call.service)
+    return shard_id(call.service.group).encode()
+
+
+def accepted(call: ServerCall, _args: Args) -> Reply:
+    """Answer OK: every node reads and writes, so that nothing is to be turned on."""
+    _shape(call.service)
+    return OK
+
+
+def refused(call: ServerCall, args: Args) -> Reply:
+    """Refuse to change what only the members' log can change."""
+    _shape(call.service)
+    name = args[1].decode("utf-8", "surrogateescape").upper()
+    raise RequestError(
+        f"CLUSTER {name} is not supported: members are changed with `redan ctl`, and slots are not split"
+    )
 
 
 def keyslot(_call: ServerCall, args: Args) -> Reply:
@@ -27,43 +163,62 @@ def keyslot(_call: ServerCall, args: Args) -> Reply:
     return slot_of(args[2])
 
 
-_ADMIN = "admin stale"
-_CHANGE = "admin stale no_async_loading"
+_ADMIN: Final = "admin stale"
+_CHANGE: Final = "admin stale no_async_loading"
 _REFUSED: Final = (
     ("addslots", -3, _CHANGE), ("addslotsrange", -4, _CHANGE), ("bumpepoch", 2, _CHANGE),
     ("count-failure-reports", 3, _ADMIN), ("countkeysinslot", 3, "stale"), ("delslots", -3, _CHANGE),
     ("delslotsrange", -4, _CHANGE), ("failover", -2, _CHANGE), ("flushslots", 2, _CHANGE), ("forget", 3, _CHANGE),
-    ("getkeysinslot", 4, "stale"), ("info", 2, "stale"), ("links", 2, "stale"), ("meet", -4, _CHANGE),
-    ("myid", 2, "stale"), ("myshardid", 2, "stale"), ("nodes", 2, "stale"), ("replicas", 3, _ADMIN),
-    ("replicate", 3, _CHANGE), ("reset", -2, "admin noscript stale"), ("saveconfig", 2, _CHANGE),
-    ("set-config-epoch", 3, _CHANGE), ("setslot", -4, _CHANGE), ("shards", 2, "stale"), ("slaves", 3, _ADMIN),
-    ("slots", 2, "stale"),
+    ("getkeysinslot", 4, "stale"), ("links", 2, "stale"), ("meet", -4, _CHANGE), ("replicate", 3, _CHANGE),
+    ("reset", -2, "admin noscript stale"), ("saveconfig", 2, _CHANGE), ("set-config-epoch", 3, _CHANGE),
+    ("setslot", -4, _CHANGE),
 )  # fmt: skip
 
 _COMPANIONS: Final = (("asking", "fast"), ("readonly", "loading stale fast"), ("readwrite", "loading stale fast"))
 
+_OF_MEMBERS: Final = "O(N) where N is the number of members"
 
-def _row(name: str, arity: int, words: str) -> Command:
-    return server_row(f"cluster|{name}", disabled, arity, words, "", "3.0.0", "Not in this version.", group="cluster")
+
+def _row(
+    name: str, run: ServerHandler, arity: int, words: str, since: str, summary: str, complexity: str = _OF_MEMBERS
+) -> Command:
+    return server_row(f"cluster|{name}", run, arity, words, "", since, summary, group="cluster", complexity=complexity)
 
 
 ROWS: Final = [
     container(
         "cluster",
         [
-            *(_row(name, arity, words) for name, arity, words in _REFUSED),
-            server_row(
-                "cluster|keyslot", keyslot, 3, "stale", "", "3.0.0", "Returns the slot of a key.",
-                group="cluster", complexity="O(N) where N is the number of bytes in the key",
+            _row("info", info, 2, "stale", "3.0.0", "Tells whether all slots are served."),
+            _row("nodes", nodes, 2, "stale", "3.0.0", "Lists the members, as Redis keeps them in a file."),
+            _row("replicas", replicas, 3, _ADMIN, "5.0.0", "Lists the replicas of a master."),
+            _row("slaves", replicas, 3, _ADMIN, "3.0.0", "Lists the replicas of a master."),
+            _row("slots", slots, 2, "stale", "3.0.0", "Tells who serves the slots: one shard has all."),
+            _row("shards", shards, 2, "stale", "7.0.0", "Describes the one shard."),
+            _row("myid", myid, 2, "stale", "3.0.0", "Returns the id of the node.", "O(1)"),
+            _row("myshardid", myshardid, 2, "stale", "7.2.0", "Returns the id of the shard.", "O(1)"),
+            *(_row(name, refused, arity, words, "3.0.0", "Is refused.", "O(1)") for name, arity, words in _REFUSED),
+            _row(
+                "keyslot", keyslot, 3, "stale", "3.0.0", "Returns the slot of a key.",
+                "O(N) where N is the number of bytes in the key",
             ),
         ],
         "3.0.0",
-        "Commands about Redis Cluster.",
-        help_lines="KEYSLOT <key>\n    Return the hash slot of <key>.",
+        "Commands about the members, as Redis Cluster has them.",
+        help_lines="INFO\n    Return whether all slots are served, and by how many members.\n"
+        "KEYSLOT <key>\n    Return the hash slot of <key>.\n"
+        "MYID\n    Return the id of the node.\n"
+        "MYSHARDID\n    Return the id of the shard.\n"
+        "NODES\n    Return a line for each member.\n"
+        "REPLICAS <node-id>\n    Return a line for each replica of a master.\n"
+        "SHARDS\n    Return the one shard and its members.\n"
+        "SLOTS\n    Return who serves the slots.",
         group="cluster",
     ),
     *(
-        server_row(name, disabled, 1, words, "connection", "3.0.0", "Not in this version.", group="cluster")
+        server_row(
+            name, accepted, 1, words, "connection", "3.0.0", "Is accepted, and changes nothing.", group="cluster"
+        )
         for name, words in _COMPANIONS
     ),
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 from typing import Final
 
+from kvservice.commands.cluster_shape import is_clustered
 from kvservice.commands.containers import server_row
 from kvservice.commands.context import Context
 from kvservice.commands.options import NOT_AN_INTEGER, SYNTAX_ERROR, integer
@@ -105,7 +106,7 @@ def hello(call: ServerCall, args: Args) -> Reply:
         b"version": REDIS_VERSION.encode(),
         b"proto": protocol,
         b"id": session.id,
-        b"mode": b"standalone",
+        b"mode": b"cluster" if is_clustered(call.service) else b"standalone",
         b"role": b"master",
         b"modules": [],
     }

@@ -18,6 +18,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, TypeAlias
 
+from kvservice.commands.cluster_shape import followers, is_clustered, shard_id
 from kvservice.commands.connection import REDIS_VERSION
 from kvservice.commands.containers import server_row
 from kvservice.commands.info_counts import commandstats, errorstats, latencystats, stats
@@ -52,7 +53,7 @@ def server(service: ServicePort) -> Fields:
         ("redis_git_sha1", "00000000"),
         ("redis_git_dirty", 0),
         ("redis_build_id", 0),
-        ("redis_mode", "standalone"),
+        ("redis_mode", "cluster" if is_clustered(service) else "standalone"),
         ("os", f"{platform.system()} {platform.release()} {platform.machine()}"),
         ("arch_bits", 64 if sys.maxsize > 1 << 32 else 32),
         ("monotonic_clock", "POSIX clock_gettime"),
@@ -93,12 +94,22 @@ def clients(service: ServicePort) -> Fields:
 
 
 def replication(service: ServicePort) -> Fields:
-    """Return the section Replication; the offset is the position in the log."""
+    """Return the section Replication; the offset is the position in the log. The leader lists who follows it."""
+    group = service.group
+    following = followers(group)
     return [
         ("role", "master"),
-        ("connected_slaves", 0),
+        ("connected_slaves", len(following)),
+        *(
+            (
+                f"slave{number}",
+                f"ip={host},port={port},state={'send_bulk' if peer.state == 'snapshot' else 'online'},"
+                f"offset={peer.match_index},lag=0",
+            )
+            for number, ((host, port), peer) in enumerate(following)
+        ),
         ("master_failover_state", "no-failover"),
-        ("master_replid", service.run_id),
+        ("master_replid", shard_id(group) if group.cluster_id else service.run_id),
         ("master_replid2", "0" * 40),
         ("master_repl_offset", service.node.applied_index),
         ("second_repl_offset", -1),
@@ -110,18 +121,33 @@ def replication(service: ServicePort) -> Fields:
 
 
 def raft(service: ServicePort) -> Fields:
-    """Return the section Raft."""
-    node = service.node
+    """Return the section Raft; the leader alone knows how far the others are."""
+    node, group = service.node, service.group
+    members = group.members()
+    checkpoint = group.checkpoint
     return [
-        ("raft_role", "leader" if node.is_leader else "follower" if node.leader_id else "candidate"),
+        ("raft_role", group.role),
         ("raft_node", service.config.name),
         ("raft_leader", node.leader_id or ""),
         ("raft_term", node.term),
         ("raft_last_index", node.last_index),
         ("raft_commit_index", node.commit_index),
         ("raft_applied_index", node.applied_index),
-        ("raft_voters", ",".join(member.name for member in service.config.members)),
-        ("raft_learners", ""),
+        ("raft_voters", ",".join(member.name for member in members if member.is_voter)),
+        ("raft_learners", ",".join(member.name for member in members if not member.is_voter)),
+        ("raft_quarantined", int(group.is_quarantined)),
+        ("raft_requests_remembered", group.requests_remembered),
+        ("raft_digest_state", group.agreement),
+        ("raft_digest_index", checkpoint[0] if checkpoint is not None else 0),
+        ("raft_digest", f"{checkpoint[1]:016x}" if checkpoint is not None else ""),
+        *(
+            (
+                f"raft_peer_{peer.name}",
+                f"match={peer.match_index},lag={peer.lag_entries},state={peer.state},active={int(peer.is_active)},"
+                f"digest={peer.agreement}",
+            )
+            for peer in group.peers()
+        ),
     ]
 
 
@@ -146,9 +172,9 @@ def modules(_service: ServicePort) -> Fields:
     return []
 
 
-def cluster(_service: ServicePort) -> Fields:
-    """Return the section Cluster; it is about Redis Cluster, which splits keys over nodes."""
-    return [("cluster_enabled", 0)]
+def cluster(service: ServicePort) -> Fields:
+    """Return the section Cluster: whether cluster clients find members here (commands/cluster)."""
+    return [("cluster_enabled", int(is_clustered(service)))]
 
 
 def keyspace(service: ServicePort) -> Fields:

@@ -11,7 +11,7 @@ Leaves to the service:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kvservice.commands.context import Context
 from kvservice.commands.reply import Pending, Reply
@@ -80,6 +80,69 @@ class NodePort(Protocol):
     @property
     def replay_remaining(self) -> int:
         """Entries of earlier runs still to apply."""
+
+
+class MemberView(NamedTuple):
+    """One member of the cluster; addresses are host:port, "" if it has not said yet."""
+
+    name: str
+    is_voter: bool
+    resp_address: str
+    peer_address: str
+
+
+class PeerView(NamedTuple):
+    """How far another member is, as the leader knows it."""
+
+    name: str
+    match_index: int
+    """Index of the last entry that is durable there and the same."""
+    lag_entries: int
+    """Entries of the log that it lacks."""
+    state: str
+    """How it is fed: probe, replicate or snapshot."""
+    is_active: bool
+    """Whether it was heard from within the last election timeout."""
+    agreement: str
+    """What comparing its state with ours gave: equal, diverged or unknown."""
+
+
+class GroupPort(Protocol):
+    """The cluster that the node belongs to (kvservice/cluster/view)."""
+
+    @property
+    def cluster_id(self) -> str:
+        """Identity of the cluster; "" while the node is in none."""
+
+    @property
+    def role(self) -> str:
+        """What the node is: leader, follower, candidate or learner."""
+
+    @property
+    def is_quarantined(self) -> bool:
+        """Whether the node lost what it had acknowledged, and has no say until it has caught up."""
+
+    @property
+    def durable_index(self) -> int:
+        """Index of the last entry that is on this node's own disk."""
+
+    @property
+    def agreement(self) -> str:
+        """What comparing states with all others gave: equal, diverged or unknown."""
+
+    @property
+    def checkpoint(self) -> tuple[int, int] | None:
+        """Index and digest of the newest state that others are told."""
+
+    @property
+    def requests_remembered(self) -> int:
+        """Writes with a request id whose first answers are kept."""
+
+    def members(self) -> Sequence[MemberView]:
+        """Return every member, voters first; this node alone before any are known."""
+
+    def peers(self) -> Sequence[PeerView]:
+        """Return how far the other members are, by name, if this node leads; nothing else."""
 
 
 class WalStatsPort(Protocol):
@@ -165,6 +228,10 @@ class ServicePort(Protocol):
         """Consensus."""
 
     @property
+    def group(self) -> GroupPort:
+        """The cluster."""
+
+    @property
     def wal_stats(self) -> WalStatsPort:
         """The log."""
 
@@ -191,6 +258,20 @@ class ServicePort(Protocol):
 
     def shutdown(self) -> None:
         """Begin an orderly stop."""
+
+    def wait_for_copies(
+        self,
+        session: Session,
+        args: Args,
+        timeout_ms: int,
+        answer: Callable[[int, bool], Reply],
+        is_enough: Callable[[Reply], bool],
+    ) -> Pending:
+        """Wait until other members have the caller's writes, at most ``timeout_ms``; 0 = as long as it takes.
+
+        The reply is ``answer(others that have them, whether they are on the leader's disk)``, once ``is_enough`` of it
+        or when the time is over. ``args`` is the command; its last argument is the time.
+        """
 
     def after(self, seconds: float, act: Callable[[], None]) -> None:
         """Call ``act`` once on the event loop, later."""

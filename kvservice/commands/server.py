@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvservice.commands.cluster_shape import followers
 from kvservice.commands.containers import container, server_row
 from kvservice.commands.options import SYNTAX_ERROR, integer
 from kvservice.commands.ports import ServerCall, ServerHandler
@@ -64,34 +65,61 @@ def shutdown(call: ServerCall, args: Args) -> Reply | Pending:
 
 
 def role(call: ServerCall, _args: Args) -> Reply:
-    """Answer master: this node takes writes; the offset is the position in the log."""
-    return [b"master", call.service.node.applied_index, []]
+    """Answer master, as every node takes writes; the offset is the position in the log, the replicas who follows."""
+    replicas: list[Reply] = [
+        [endpoint.host.encode(), b"%d" % endpoint.port, b"%d" % peer.match_index]
+        for endpoint, peer in followers(call.service.group)
+    ]
+    return [b"master", call.service.node.applied_index, replicas]
 
 
-def wait(_call: ServerCall, args: Args) -> Reply:
-    """Answer 0: there are no other members to wait for."""
-    integer(args[1])
-    _check_timeout(args[2])
-    return 0
+def wait(call: ServerCall, args: Args) -> Reply | Pending:
+    """Answer how many other members have the caller's writes, when they are enough or the time is over."""
+    wanted = integer(args[1])
+    timeout_ms = _timeout_ms(args[2])
+    service = call.service
+    if len(service.group.members()) == 1:
+        return 0
+    return service.wait_for_copies(
+        call.session,
+        args,
+        timeout_ms,
+        lambda copies, _is_durable: copies,
+        lambda reply: isinstance(reply, int) and reply >= wanted,
+    )
 
 
-def waitaof(call: ServerCall, args: Args) -> Reply:
-    """Answer whether the caller's writes are on this disk, and 0 other members.
+def waitaof(call: ServerCall, args: Args) -> Reply | Pending:
+    """Answer whether the caller's writes are on the leader's disk, and on how many others.
 
     Writes are answered after their sync with ``fsync = always`` only; with the others nobody can tell here.
     """
+    service = call.service
     local = integer(args[1])
     if not 0 <= local <= 1:
         raise RequestError("value is out of range, value must between 0 and 1")
     if integer(args[2]) < 0:
         raise RequestError("value is out of range, must be positive")
-    _check_timeout(args[3])
-    return [1 if call.service.config.fsync == "always" else 0, 0]
+    timeout_ms = _timeout_ms(args[3])
+    if service.config.fsync != "always":
+        return [0, 0]
+    if len(service.group.members()) == 1:
+        return [1, 0]
+    wanted = [local, integer(args[2])]
+    return service.wait_for_copies(
+        call.session,
+        args,
+        timeout_ms,
+        lambda copies, is_durable: [int(is_durable), copies],
+        lambda reply: isinstance(reply, list) and all(got >= want for got, want in zip(reply, wanted, strict=True)),  # type: ignore[operator]
+    )
 
 
-def _check_timeout(text: bytes) -> None:
-    if integer(text, "timeout is not an integer or out of range") < 0:
+def _timeout_ms(text: bytes) -> int:
+    timeout_ms = integer(text, "timeout is not an integer or out of range")
+    if timeout_ms < 0:
         raise RequestError("timeout is negative")
+    return timeout_ms
 
 
 def replicaof(_call: ServerCall, args: Args) -> Reply:
@@ -137,7 +165,7 @@ ROWS: Final = [
     ),
     _row("shutdown", shutdown, -1, "admin noscript loading stale no_multi allow_busy", "1.0.0", "Stops the node."),
     server_row("role", role, 1, "noscript loading stale fast", "admin dangerous", "2.8.12", "Returns the node's role."),
-    server_row("wait", wait, 3, "noscript", "connection", "3.0.0", "Waits for other members.", group="generic"),
+    server_row("wait", wait, 3, "noscript", "connection", "3.0.0", "Waits for copies of the writes.", group="generic"),
     server_row("waitaof", waitaof, 4, "noscript", "connection", "7.2.0", "Waits for disks.", group="generic"),
     _row("replicaof", replicaof, 3, "admin noscript stale no_async_loading", "5.0.0", "Accepts NO ONE only."),
     _row("slaveof", replicaof, 3, "admin noscript stale no_async_loading", "1.0.0", "Accepts NO ONE only."),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from kvservice.commands.containers import leaf
 from kvservice.commands.context import Context
+from kvservice.commands.ports import MemberView, PeerView
 from kvservice.commands.registry import TABLE
 from kvservice.commands.reply import OK, ErrorReply, Pending, Reply, Status, Verbatim
 from kvservice.commands.table import Args
@@ -52,6 +53,27 @@ class FakeNode:
         self.replay_remaining = 0
 
 
+class FakeGroup:
+    """A cluster whose members a test sets."""
+
+    def __init__(self) -> None:
+        self.cluster_id = ""
+        self.role = "leader"
+        self.is_quarantined = False
+        self.durable_index = 10
+        self.agreement = "unknown"
+        self.checkpoint: tuple[int, int] | None = None
+        self.requests_remembered = 0
+        self.all_members = [MemberView("n1", True, "127.0.0.1:6379", "127.0.0.1:7401")]
+        self.all_peers: list[PeerView] = []
+
+    def members(self) -> list[MemberView]:
+        return self.all_members
+
+    def peers(self) -> list[PeerView]:
+        return self.all_peers
+
+
 class FakeLog:
     """Counts of a log."""
 
@@ -72,6 +94,8 @@ class FakeSnapshots:
         self.last_seconds = -1.0
         self.slice_seconds_max = 0.002
         self.taken = 0
+        self.last_index = 0
+        self.last_bytes = 0
         self.changes_since_last = 7
 
 
@@ -110,6 +134,8 @@ class FakeService:
         self.sessions: dict[int, Session] = {}
         self.stats = Stats(self.config)
         self.node = FakeNode()
+        self.group = FakeGroup()
+        self.waits: list[tuple[int, Callable[[int, bool], Reply], Callable[[Reply], bool]]] = []
         self.wal_stats = FakeLog()
         self.snapshots = FakeSnapshots()
         self.started_s = 1_700_000_000.0
@@ -138,6 +164,18 @@ class FakeService:
         """Finish the snapshot that was begun last."""
         self.snapshots.in_progress = False
         self.saves[-1].resolve(OK)
+
+    def wait_for_copies(
+        self,
+        _session: Session,
+        _args: Args,
+        timeout_ms: int,
+        answer: Callable[[int, bool], Reply],
+        is_enough: Callable[[Reply], bool],
+    ) -> Pending:
+        """Remember."""
+        self.waits.append((timeout_ms, answer, is_enough))
+        return Pending()
 
     def shutdown(self) -> None:
         """Remember."""

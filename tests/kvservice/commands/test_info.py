@@ -107,14 +107,20 @@ def test_raft_tells_where_the_log_is() -> None:
         "raft_applied_index": "10",
         "raft_voters": "n1",
         "raft_learners": "",
+        "raft_quarantined": "0",
+        "raft_requests_remembered": "0",
+        "raft_digest_state": "unknown",
+        "raft_digest_index": "0",
+        "raft_digest": "",
     }
 
 
-def test_a_node_without_a_leader_is_a_candidate() -> None:
+@pytest.mark.parametrize("role", ["follower", "candidate", "learner"])
+def test_a_node_says_what_it_is_and_that_it_knows_no_leader(role: str) -> None:
     caller = Caller()
-    caller.service.node.is_leader = False
+    caller.service.group.role = role
     caller.service.node.leader_id = None
-    assert fields(caller)["raft_role"] == "candidate"
+    assert fields(caller)["raft_role"] == role
     assert fields(caller)["raft_leader"] == ""
 
 
