@@ -20,7 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from kvservice.commands.ports import MachinePort, NodePort, SnapshotsPort
+from kvservice.commands.ports import GroupPort, MachinePort, NodePort, SnapshotsPort
 from kvservice.config import Config
 from kvservice.latency_buckets import BUCKET_ENDS_US, BUCKETS
 from kvservice.loop_lag import LoopLag
@@ -71,6 +71,10 @@ class MeasuredService(Protocol):
     @property
     def node(self) -> MeasuredNode:
         """Consensus."""
+
+    @property
+    def group(self) -> GroupPort:
+        """The cluster."""
 
     @property
     def snapshots(self) -> SnapshotsPort:
@@ -198,6 +202,7 @@ class LogMetrics(Collector):
         yield from self._log()
         yield from self._snapshots()
         yield from self._consensus()
+        yield from self._cluster()
 
     def _log(self) -> Iterator[Metric]:
         wal = self._wal
@@ -246,9 +251,58 @@ class LogMetrics(Collector):
         yield _gauge("redan_raft_proposals_pending", "Entries proposed and not yet applied.", node.proposals_pending)
         yield _gauge("redan_replay_pending_entries", "Entries of earlier runs still to apply.", node.replay_remaining)
 
+    def _cluster(self) -> Iterator[Metric]:
+        group, name = self._service.group, self._service.config.name
+        members, checkpoint = group.members(), group.checkpoint
+        voters = sum(member.is_voter for member in members)
+        yield _gauge("redan_raft_voters", "Members with a vote.", voters)
+        yield _gauge("redan_raft_learners", "Members without a vote.", len(members) - voters)
+        yield _gauge(
+            "redan_raft_quarantined", "1 while what this node's disk lost is not back.", int(group.is_quarantined)
+        )
+        yield _gauge(
+            "redan_raft_requests_remembered", "Request ids whose first answer is kept.", group.requests_remembered
+        )
+        yield _gauge(
+            "redan_state_digest_index", "Entry of the newest digest of the state.", checkpoint[0] if checkpoint else 0
+        )
+        others = [member.name for member in members if member.name != name]
+        if not others:
+            return
+        yield _by_peer(
+            "redan_state_divergence",
+            "1 for a peer whose state differs from this node's.",
+            {peer: group.agreement_with(peer) == "diverged" for peer in others},
+        )
+        peers = group.peers()
+        if not peers:
+            return
+        yield _by_peer(
+            "redan_raft_peer_match_index",
+            "Last entry that is durable there, as the leader knows it.",
+            {peer.name: peer.match_index for peer in peers},
+        )
+        yield _by_peer(
+            "redan_raft_peer_lag_entries",
+            "Entries of the leader's log that a peer lacks.",
+            {peer.name: peer.lag_entries for peer in peers},
+        )
+        yield _by_peer(
+            "redan_raft_peer_active",
+            "1 for a peer that the leader heard from within the last election timeout.",
+            {peer.name: peer.is_active for peer in peers},
+        )
+
 
 def _gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, documentation, value=value)
+
+
+def _by_peer(name: str, documentation: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, documentation, labels=["peer"])
+    for peer, value in values.items():
+        family.add_metric([peer], value)
+    return family
 
 
 def _counter(name: str, documentation: str, value: float) -> CounterMetricFamily:

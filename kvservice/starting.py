@@ -51,6 +51,10 @@ class StartingGroup:
     def __init__(self, config: Config) -> None:
         self._config = config
 
+    def agreement_with(self, _name: str) -> str:
+        """Return unknown: nobody is."""
+        return "unknown"
+
     def members(self) -> list[MemberView]:
         """Return this node alone."""
         config = self._config

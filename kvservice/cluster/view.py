@@ -49,6 +49,10 @@ class GroupView:
         """What comparing states with all others gave: equal, diverged or unknown."""
         return self._service.divergence.agreement.value
 
+    def agreement_with(self, name: str) -> str:
+        """What comparing states with one other member gave: equal, diverged or unknown."""
+        return self._service.divergence.with_peer(name).agreement.value
+
     @property
     def checkpoint(self) -> tuple[int, int] | None:
         """Index and digest of the newest state that others are told."""

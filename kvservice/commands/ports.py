@@ -138,6 +138,9 @@ class GroupPort(Protocol):
     def requests_remembered(self) -> int:
         """Writes with a request id whose first answers are kept."""
 
+    def agreement_with(self, name: str) -> str:
+        """What comparing states with one other member gave: equal, diverged or unknown."""
+
     def members(self) -> Sequence[MemberView]:
         """Return every member, voters first; this node alone before any are known."""
 

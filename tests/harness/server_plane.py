@@ -67,6 +67,9 @@ class FakeGroup:
         self.all_members = [MemberView("n1", True, "127.0.0.1:6379", "127.0.0.1:7401")]
         self.all_peers: list[PeerView] = []
 
+    def agreement_with(self, name: str) -> str:
+        return next((peer.agreement for peer in self.all_peers if peer.name == name), "unknown")
+
     def members(self) -> list[MemberView]:
         return self.all_members
 

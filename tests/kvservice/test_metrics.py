@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from kvservice.commands.ports import MemberView, PeerView
 from kvservice.commands.registry import TABLE
 from kvservice.commands.table import Command
 from kvservice.errors import WrongType
@@ -180,3 +181,27 @@ def test_process_metrics_are_there(scraped: Scraped) -> None:
     names = scraped.families().keys()
     assert {"process_resident_memory_bytes", "process_cpu_seconds", "process_open_fds"} <= names
     assert isinstance(scraped.registry, CollectorRegistry)
+
+
+def test_the_leader_tells_how_far_each_peer_is_and_whose_state_differs(scraped: Scraped) -> None:
+    group = scraped.service.group
+    group.all_members = [MemberView(name, name != "n3", "h:1", "h:2") for name in ("n1", "n2", "n3")]
+    group.all_peers = [
+        PeerView("n2", 9, 3, "replicate", True, "equal"),
+        PeerView("n3", 5, 7, "probe", False, "diverged"),
+    ]
+    group.checkpoint = (8, 1)
+    samples = scraped.samples()
+    assert (samples[("redan_raft_voters",)], samples[("redan_raft_learners",)]) == (2, 1)
+    assert (samples[("redan_state_divergence", "n2")], samples[("redan_state_divergence", "n3")]) == (0, 1)
+    assert samples[("redan_state_digest_index",)] == 8
+    assert samples[("redan_raft_peer_match_index", "n3")] == 5
+    assert samples[("redan_raft_peer_lag_entries", "n3")] == 7
+    assert (samples[("redan_raft_peer_active", "n2")], samples[("redan_raft_peer_active", "n3")]) == (1, 0)
+
+
+def test_a_follower_does_not_tell_how_far_others_are(scraped: Scraped) -> None:
+    scraped.service.group.all_members = [MemberView(name, True, "h:1", "h:2") for name in ("n1", "n2")]
+    families = scraped.families()
+    assert "redan_state_divergence" in families
+    assert "redan_raft_peer_match_index" not in families
