@@ -298,8 +298,10 @@ class Node(Applying):
                         self._refuse_reads(ready.lost_reads)
                     if ready.reads:
                         self._reads.confirm(ready.reads)
-                # Applying a change of members may bring the core more to do.
-                if not self._apply_committed() and not self._is_advance_due:
+                if self._apply_committed():
+                    # Applying a change of members may bring the core more to do.
+                    self._remember_commit()
+                elif not self._is_advance_due:
                     return
         finally:
             self._is_advancing = False
@@ -337,6 +339,18 @@ class Node(Applying):
             self._reader.read(
                 fetch.from_index, fetch.to_index, FETCH_BYTES_MAX, partial(self._fetched, self.raft.term, fetch)
             )
+
+    def _remember_commit(self) -> None:
+        """Have the log say that a change of members is committed, without waiting for an entry to say it with.
+
+        Those that it removes may be gone when this node starts again, and the rest may be this node alone: it would ask
+        in vain for a majority of members that are no more.
+        """
+        self._token += 1
+        try:
+            self._storage.append(None, [], self._log.committed, self._token)
+        except StorageError:
+            self.is_stopped = True
 
     def _promise_later(self, promises: list[tuple[str, Message]]) -> None:
         """Make promises that rest on nothing new, once everything is durable that is on its way to the disk."""

@@ -440,6 +440,21 @@ def test_one_node_becomes_three_and_one_again() -> None:
     assert cluster["n1"].machine.values["a"] == "2"
 
 
+def test_a_node_that_a_removal_left_alone_starts_again_alone() -> None:
+    cluster = Cluster(2)
+    cluster.elect("n1")
+    outcome = cluster.change(Change(REMOVE, "n2"))
+    cluster.tick(2)
+    assert outcome == [None]
+    cluster.kill("n2")
+    cluster.cut_power("n1")
+    cluster.restart("n1")
+    cluster.await_leader()
+    write = cluster.write("a=1")
+    cluster.settle()
+    assert write.outcome == "done"
+
+
 def test_a_leader_hands_over_without_an_election_timeout() -> None:
     cluster = led()
     cluster.write("a=1")
