@@ -20,6 +20,7 @@ from kvservice.simulation.clients import Client, ClientSession
 from kvservice.simulation.disk import PowerCut, SimulatedDisk
 from kvservice.simulation.rules import DurableLog
 from persistence.errors import StorageError
+from replication.core.messages import HardState
 
 if TYPE_CHECKING:
     from kvservice.simulation.process import Process
@@ -56,8 +57,8 @@ class Host:
         self.has_rotted = False
         """Some of its bytes were changed, and may be found at any later time."""
         self.was_member = False
-        self.is_wiped = False
-        """Its disk is another than it was, and empty."""
+        self.quarantine: HardState | None = None
+        """What the directory says beside its log: the log has to begin anew, in quarantine."""
         self.is_retired = False
         """Removed from the cluster: it is not started again."""
         self.is_paused = False
@@ -171,7 +172,7 @@ class Host:
         assert self.process is None
         self.disk.wipe()
         self.must_have_log = self.has_rotted = False
-        self.is_wiped = True
+        self.quarantine = HardState(0, "")
         self.durable.is_doubtful = True
 
     def retire(self) -> None:

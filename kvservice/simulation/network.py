@@ -43,6 +43,7 @@ class Weather(NamedTuple):
 
 RECONNECT_US = 20_000
 RECONNECT_SPREAD_US = 200_000
+LATENCY_US_MAX = 5_000_000
 
 
 class Connection:
@@ -129,10 +130,13 @@ class Network:
         self.connection(sender, receiver).factor = factor
 
     def heal(self) -> None:
-        """Undo every cut and every slow link."""
+        """Undo every cut and every slow link; what was sent on a slow one does not hold up what follows."""
         for connection in self._connections.values():
             connection.cut = False
             connection.factor = 1
+            if connection.last_arrival_us > self._clock.now_us + LATENCY_US_MAX // 5:
+                connection.epoch += 1
+                connection.last_arrival_us = 0
 
     def break_connection(self, sender: str, receiver: str) -> None:
         """Reset a connection: what is under way is lost, both ends learn of it, and one of them connects again."""
@@ -188,4 +192,5 @@ class Network:
     def _latency(self, connection: Connection) -> int:
         weather = self.weather
         chance = self._random.random()
-        return (weather.latency_us + int(weather.spread_us * chance * chance * chance)) * connection.factor
+        latency_us = (weather.latency_us + int(weather.spread_us * chance * chance * chance)) * connection.factor
+        return min(latency_us, LATENCY_US_MAX)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kvservice.keyspace.image import SnapshotWalk
+from kvservice.recovery import new_raft
 from kvservice.simulation.clients import Client, ClientSession
 from kvservice.simulation.host import Host
 from kvservice.simulation.rules import RuleBroken
@@ -31,7 +32,6 @@ from persistence.snapshot import (
 )
 from persistence.wal import Wal, WalOptions
 from replication.core import membership
-from replication.core.log import RaftLog
 from replication.core.membership import Configuration
 from replication.core.messages import (
     AppendReply,
@@ -43,7 +43,7 @@ from replication.core.messages import (
     RequestVote,
     VoteReply,
 )
-from replication.core.raft import Raft, Role
+from replication.core.raft import Role
 from replication.entry_reader import read_entries
 from replication.node import Node
 from replication.ports import Fetched
@@ -112,17 +112,16 @@ class Process:
         for directory in (self.log_directory, self.snapshots):
             disk.make_dirs(directory)
         try:
-            if host.is_wiped or (not host.must_have_log and host.name not in self.world.founders):
-                # It cannot know what a node of its name has acknowledged.
-                meta, end = None, self.begin_quarantined(HardState(0, ""))
-            else:
+            if host.quarantine is None and host.must_have_log | (host.name in self.world.founders):
                 meta, end = self._recover()
+            else:
+                meta, end = None, self._begin_anew(host.quarantine or HardState(0, ""))
         except Damaged as error:
             if not host.has_rotted:
                 raise RuleBroken("no damage by itself", f"{host.name}: {error}") from error
             self.world.trace("%s finds damage: %s", host.name, error)
             self.world.count("damage found at a start")
-            meta, end = self._begin_anew()
+            meta, end = None, self._begin_anew(salvage(self.log_directory, disk).hard_state)
         if host.is_damaged and not end.hard_state.quarantined:
             self._check_damage_was_harmless(end)
         self._note_durable(end)
@@ -131,15 +130,14 @@ class Process:
             configuration = self.world.founding_for(host.name)
         applied = meta.last_index if meta is not None else 0
         self.world.rules.started(host.name, applied)
-        log = RaftLog(
-            end.last_index,
-            end.last_term,
+        raft = new_raft(
+            host.name,
+            end,
             applied,
-            committed=end.commit_index,
-            runs=end.term_runs,
-            configuration_indexes=[entry.index for entry in end.configurations],
+            configuration=configuration,
+            settings=self.world.settings,
+            chance=host.random.randrange,
         )
-        raft = Raft(host.name, self.world.settings, end.hard_state, configuration, log, host.random.randrange)
         self.node = Node(
             raft,
             self.storage,
@@ -172,30 +170,27 @@ class Process:
         index, term = (meta.last_index, meta.last_term) if meta is not None else (0, 0)
         return meta, self.storage.recover(index, term)
 
-    def _begin_anew(self) -> tuple[None, LogEnd]:
-        """Put what is damaged aside, and begin an empty log in quarantine."""
-        disk = self.host.disk
-        found = salvage(self.log_directory, disk)
+    def _begin_anew(self, hard_state: HardState) -> LogEnd:
+        """Begin an empty log that says durably that this node has lost what it had, or may have had."""
+        host, disk = self.host, self.host.disk
+        # The charter says so first, durably: if this is cut short, it is begun once more.
+        host.quarantine = hard_state = hard_state._replace(quarantined=True)
+        host.durable.is_doubtful = True
         for directory in (self.log_directory, self.snapshots):
             for name in disk.listdir(directory):
                 disk.unlink(directory / name)
             disk.fsync_dir(directory)
-        return None, self.begin_quarantined(found.hard_state)
-
-    def begin_quarantined(self, hard_state: HardState) -> LogEnd:
-        """Open an empty log that says durably that this node has lost what it had."""
         self.state = SimulatedState(self)
-        self.wal, _ = Wal.open(self.log_directory, self.host.disk, OPTIONS, salt=b"simulate")
-        self.host.must_have_log = True
+        self.wal, _ = Wal.open(self.log_directory, disk, OPTIONS, salt=b"simulate")
         self.storage = WatchedStorage(self.wal)
         end = self.storage.recover(0, 0)
-        quarantined = hard_state._replace(quarantined=True)
-        self.storage.append(quarantined, [], 0, 0)
+        self.storage.append(hard_state, [], 0, 0)
         self.wal.write_queued()
-        self.host.is_wiped = self.host.is_damaged = False
-        self.host.durable.is_doubtful = True
+        host.must_have_log = True
+        host.is_damaged = False
+        host.quarantine = None
         self.world.count("quarantines")
-        return end._replace(hard_state=quarantined)
+        return end._replace(hard_state=hard_state)
 
     def _check_damage_was_harmless(self, end: LogEnd) -> None:
         """Damage that was not found must not have taken anything that was durable."""
