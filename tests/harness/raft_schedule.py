@@ -32,9 +32,9 @@ SETTINGS = Settings(
 """Small, so that every bound is met."""
 
 
-def check_complete(raft: Raft, entry: Entry) -> None:
+def check_complete(raft: Raft, entry: Entry, committed_in: int) -> None:
     """Check that a leader has an entry that was committed in an earlier term (leader completeness)."""
-    if entry.term < raft.term and entry.index >= raft.log.base_index:
+    if committed_in < raft.term and entry.index >= raft.log.base_index:
         assert raft.log.term_of(entry.index) == entry.term, f"the leader {raft.name} has not the committed {entry}"
 
 
@@ -64,6 +64,8 @@ class Schedule:
         self.cut: set[str] = set()
         """Members that are cut off from the others."""
         self.committed: dict[int, Entry] = {}
+        self.committed_in: dict[int, int] = {}
+        """The term in which each entry was first seen to be committed; a leader of an earlier one need not have it."""
         self.leaders: dict[int, str] = {}
         self.proposed = 0
         self.reads = 0
@@ -79,8 +81,9 @@ class Schedule:
         """Check an applied entry against what others have applied there."""
         if entry.index not in self.committed:
             self.committed[entry.index] = entry
+            self.committed_in[entry.index] = member.raft.term
             for leading in self.leading():
-                check_complete(leading.raft, entry)
+                check_complete(leading.raft, entry, member.raft.term)
         known = self.committed[entry.index]
         assert known == entry, f"{member.name} applies {entry}, others {known}"
         self.check_majority(member, entry)
@@ -110,7 +113,7 @@ class Schedule:
             if raft.term not in self.leaders:
                 self.leaders[raft.term] = raft.name
                 for entry in self.committed.values():
-                    check_complete(raft, entry)
+                    check_complete(raft, entry, self.committed_in[entry.index])
             assert self.leaders[raft.term] == raft.name, f"{self.leaders} and {raft.name} lead term {raft.term}"
 
     def check_logs(self) -> None:
