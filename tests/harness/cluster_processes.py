@@ -7,6 +7,7 @@ Leaves to the caller: asserting.
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import socket
 import subprocess
@@ -26,6 +27,8 @@ from redan.cluster.v1 import cluster_pb2
 from tests.harness.process import POLL_S, ROOT, TIMEOUT_S, NodeProcess
 
 REDIS_ERRORS: Final = (redis.RedisError, OSError)
+FREE_PORTS: Final = range(20_000, 32_000)
+PORT_TRIES: Final = 200
 
 
 class ClusterNode(NodeProcess):
@@ -189,7 +192,10 @@ class Writer(threading.Thread):
         number = 0
         while not self._stopping.is_set():
             number += 1
-            nodes = self._cluster.running()
+            nodes = [node for node in self._cluster.running() if "resp" in node.addresses]
+            if not nodes:
+                time.sleep(POLL_S)
+                continue
             node = nodes[number % len(nodes)]
             try:
                 client = clients.get(node.pid) or clients.setdefault(node.pid, node.client())
@@ -224,12 +230,23 @@ class Writer(threading.Thread):
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
+    """Return ports that nobody listens on now.
+
+    They lie below those that the kernel hands out, so that they are still free when a node comes back to its own.
+    """
+    sockets: list[socket.socket] = []
     try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        for port in random.sample(FREE_PORTS, PORT_TRIES):
+            one = socket.socket()
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                one.close()
+                continue
+            sockets.append(one)
+            if len(sockets) == count:
+                return [int(one.getsockname()[1]) for one in sockets]
+        raise RuntimeError(f"no {count} ports are free")
     finally:
         for one in sockets:
             one.close()

@@ -57,7 +57,8 @@ class NodeProcess:
         return self
 
     def launch(self) -> None:
-        """Start the node and wait for nothing."""
+        """Start the node and wait for nothing; where it listens is not known yet."""
+        self.addresses = {}
         addresses = [argument for plane in PLANES for argument in (f"--{plane}-addr", "127.0.0.1:0")]
         command = [sys.executable, "-m", "kvservice", "serve", "--data-dir", str(self.data_dir), "--log-format", "json"]
         with self.log_path.open("wb") as output:
