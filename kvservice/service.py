@@ -40,6 +40,8 @@ from kvservice.starting import StartingGroup, StartingLog, StartingNode, Startin
 from kvservice.stats import Stats
 from replication.node import Node
 
+ASKED_OF_LEADER: Final = frozenset({"wait", "waitaof"})
+"""Commands of the server plane that another node may ask: only the leader knows what each member has."""
 NAME_OF: Final = itemgetter(0)
 QUEUED_BYTES_MAX: Final = 256 * 1024 * 1024
 """Writes are refused while more than this waits for the disk: two seconds of a disk that writes 128 MB/s."""
@@ -277,6 +279,8 @@ class Service:
                 error = refusal(row, args, session, self.refusal, self._key_bytes_max)
             except RequestError as unknown:
                 error = unknown
+            if session.kind == "remote" and not row.is_data and row.name not in ASKED_OF_LEADER:
+                error = RequestError(f"'{row.name}' is a matter of the node that is asked")
             if error is None and row.is_write and self._node.bytes_pending > QUEUED_BYTES_MAX:
                 error = Overloaded()
             if error is None and row.deny_oom and self._maxmemory and not self.make_room():
