@@ -158,8 +158,8 @@ class Node(Applying):
         self.bytes_pending += size
         self._crash_point("proposed")
         ready = self.raft.ready()
-        if ready is not None:
-            self._perform(ready)
+        assert ready is not None, "an entry was appended"
+        self._perform(ready)
         return entry.index
 
     def read(self, batch: object) -> None:

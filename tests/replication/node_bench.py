@@ -11,6 +11,7 @@ from replication.core.messages import Entry, EntryKind, HardState, InstallSnapsh
 from replication.core.raft import Raft, Settings
 from replication.errors import ReplicationError
 from replication.node import Node
+from replication.ports import Fetched
 
 
 class FakeLog:
@@ -99,6 +100,16 @@ class FakeTransport:
         """Leave it to the machine's diary."""
 
 
+class HeldReader:
+    """A reader of old entries that answers when a test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int, Fetched]] = []
+
+    def read(self, from_index: int, to_index: int, bytes_max: int, done: Fetched) -> None:
+        self.asked.append((from_index, to_index, done))
+
+
 class Bench:
     """A node with everything around it in a test's hands."""
 
@@ -112,6 +123,7 @@ class Bench:
         term: int = 0,
         machine_stamp_ms: int = 0,
         last_stamp_ms: int = 0,
+        reader: HeldReader | None = None,
     ) -> None:
         self.told: list[str] = []
         self.now_ms = 1_000
@@ -129,6 +141,7 @@ class Bench:
             self.log,
             self.machine,
             self.wire,
+            reader=reader,
             wall_clock_ms=lambda: self.now_ms,
             crash_point=lambda point: self.told.append(point),
             last_stamp_ms=last_stamp_ms,

@@ -81,6 +81,18 @@ def test_parts_come_in_the_order_of_the_calls_and_through_the_given_door() -> No
     assert got == [[start, start + 1, start + 2] for start in range(1, 9)]
 
 
+def test_the_thread_pauses_in_a_long_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("replication.entry_reader.PAUSE_ENTRIES", 4)
+    monkeypatch.setattr("replication.threaded_reader.sleep", pauses.append)
+    door: SimpleQueue[Callable[[], None]] = SimpleQueue()
+    reader = ThreadedReader(TenEntries(), door.put)
+    reader.read(1, 10, 10_000, lambda _found: None)
+    door.get(timeout=5)
+    reader.close()
+    assert len(pauses) == 2
+
+
 def test_a_reader_without_a_thread_answers_within_the_call() -> None:
     got: list[list[int]] = []
     InlineReader(TenEntries()).read(2, 4, 1000, lambda found: got.append(indexes(found)))

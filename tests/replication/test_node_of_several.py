@@ -20,7 +20,7 @@ from replication.core.messages import (
     VoteReply,
 )
 from replication.errors import Stopped
-from tests.replication.node_bench import Bench
+from tests.replication.node_bench import Bench, HeldReader
 
 THREE = Configuration(("n1", "n2", "n3"))
 
@@ -349,6 +349,38 @@ def test_damage_in_what_the_leader_has_committed_stops_the_node_and_says_so() ->
     assert bench.node.is_stopped
     [failure] = bench.failures
     assert isinstance(failure, Damaged)
+
+
+def reading_the_rest() -> tuple[Bench, HeldReader]:
+    """Return a follower that waits for entries 2 and 3 of an earlier run, which its leader has committed."""
+    reader = HeldReader()
+    bench = Bench(voters=3, stored=3, term=1, committed=1, reader=reader)
+    bench.node.start()
+    bench.node.replay_some(lambda: False)
+    bench.hear(append(entry(4), commit_index=3))
+    return bench, reader
+
+
+def test_the_rest_is_asked_for_once_however_often_the_leader_speaks() -> None:
+    bench, reader = reading_the_rest()
+    bench.hear(AppendEntries(1, 4, 1, 4, [], 0))
+    [(from_index, to_index, done)] = reader.asked
+    assert (from_index, to_index) == (2, 3)
+    done(bench.log.stored[1:3])
+    assert bench.applied_indexes == [1, 2, 3, 4]
+
+
+def test_what_was_read_for_a_stopped_node_or_behind_a_snapshot_is_dropped() -> None:
+    bench, reader = reading_the_rest()
+    bench.node.stop()
+    reader.asked[0][2](Damaged("wal", 0, "flipped"))
+    assert bench.failures == []
+    bench, reader = reading_the_rest()
+    bench.report_all()
+    bench.node.snapshot_received("n2", received(50))
+    reader.asked[0][2](bench.log.stored[1:3])
+    bench.node.restored()
+    assert bench.applied_indexes == [1]
 
 
 # -- old entries for a peer --------------------------------------------------------------------------------------------

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from persistence.errors import Damaged
+from persistence.record import WalRecord
 from persistence.wal import Wal, WalOptions
 from replication.core.messages import Entry, EntryKind, HardState
 from replication.salvage import Salvaged, salvage
-from replication.storage import Storage
+from replication.storage import Storage, encode_hard_state
 from tests.harness.disk import FaultyDisk
 from tests.persistence.logs import DIRECTORY, SALT, frames_of, segment_paths
 
@@ -87,6 +88,16 @@ def test_of_one_term_the_later_hard_state_stands() -> None:
     storage.append(None, [entry(41, 9)], 0, 3)
     wal.write_queued()
     assert salvage(DIRECTORY, disk) == Salvaged(41, 9, HardState(9, "", True), 40)
+
+
+def test_records_of_another_program_and_older_hard_states_are_passed_over() -> None:
+    disk = FaultyDisk()
+    wal, _ = Wal.open(DIRECTORY, disk, SMALL, salt=SALT)
+    wal.append([encode_hard_state(HardState(5, "n1"), 0), encode_hard_state(HardState(4, "n2"), 0)], 0)
+    wal.append([WalRecord(77, 3, b"?")], 0)
+    wal.write_queued()
+    assert salvage(DIRECTORY, disk) == Salvaged(0, 0, HardState(5, "n1"), 0)
+    assert Storage(wal).recover(0, 0).last_index == 0
 
 
 def test_a_file_that_cannot_be_read_leaves_the_others() -> None:
