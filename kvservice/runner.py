@@ -40,6 +40,8 @@ class Runner:
         """Told every call that ran, when an eviction policy needs to know what was used."""
         self.is_stale = False
         """Whether reads see the time of the last entry, and so wait for nothing: read_mode = stale."""
+        self.wall_clock_ms: Callable[[], int] = _wall_clock_ms
+        """What time it is for reads; a simulation has its own."""
         self.wait_for_time: Callable[[Call], None] = _unexpected
         """Lets the rest of a call of reads wait for an entry that moves time."""
         self.on_refused: Callable[[Batch, ReplicationError], None] = _unexpected
@@ -68,7 +70,7 @@ class Runner:
     def read_call(self, call: Call) -> list[Reply]:
         """Run a call of reads on the applied state; fewer replies than commands if time has to move first."""
         machine = self.machine
-        machine.begin_read(0 if self.is_stale else time_ns() // 1_000_000)
+        machine.begin_read(0 if self.is_stale else self.wall_clock_ms())
         return self._run(call)
 
     def read_alike(self, session: Session, row: Command, commands: list[Args], arrived_ns: int) -> list[Reply]:
@@ -77,7 +79,7 @@ class Runner:
         if self._is_observed or (count > 1 and not row.is_quick):
             return self.read_call(Call(session, session.db, [row] * count, commands, arrived_ns, row))
         machine = self.machine
-        machine.begin_read(0 if self.is_stale else time_ns() // 1_000_000)
+        machine.begin_read(0 if self.is_stale else self.wall_clock_ms())
         replies = machine.execute_alike(session.db, row, commands)
         spent_ns = perf_counter_ns() - arrived_ns
         self.stats.ran(row, count, spent_ns, spent_ns // 1000)
@@ -254,3 +256,7 @@ class Runner:
 def _unexpected(*_arguments: object) -> None:
     """Stand in for a listener that is not there yet."""
     raise AssertionError("the runner has no service")
+
+
+def _wall_clock_ms() -> int:
+    return time_ns() // 1_000_000
