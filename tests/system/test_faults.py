@@ -8,8 +8,6 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,28 +18,9 @@ from persistence.disk import RealDisk
 from persistence.segment import FrameReader, list_segments, read_header
 from tests.harness.local_server import WAIT_SECONDS, LocalServer, until
 from tests.harness.process import ROOT, TIMEOUT_S, NodeProcess
-
-SMALL_DISK_BYTES = 6 * 1024 * 1024
-
+from tests.harness.small_disk import SMALL_DISK_BYTES, needs_mount, small_disk
 
 # -- a disk that is full -----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def small_disk(folder: Path, size: int = SMALL_DISK_BYTES) -> Iterator[Path]:
-    """Mount a small file system in memory; skip where that is not allowed."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"mounting a small file system needs root: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-needs_mount = pytest.mark.skipif(shutil.which("mount") is None or os.geteuid() != 0, reason="needs root to mount")
 
 
 class NodeOnSmallDisk(NodeProcess):
