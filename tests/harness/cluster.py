@@ -442,3 +442,10 @@ class Cluster:
         longest = max(logs, key=len)
         for log in logs:
             assert log == longest[: len(log)]
+
+
+def led() -> Cluster:
+    """Return three members, led by n1."""
+    cluster = Cluster()
+    cluster.elect("n1")
+    return cluster

@@ -6,7 +6,7 @@ import pytest
 
 import replication.node
 from persistence.errors import Damaged
-from replication.core.membership import Configuration, encode
+from replication.core.membership import ADD_LEARNER, Change, Configuration, encode
 from replication.core.messages import (
     AppendEntries,
     AppendReply,
@@ -165,6 +165,18 @@ def test_a_disk_that_refuses_stops_the_node_before_it_sends() -> None:
     bench.propose()
     assert bench.node.is_stopped
     assert bench.wire.sent == []
+
+
+def test_a_disk_that_refuses_to_remember_a_change_of_members_stops_the_node() -> None:
+    bench = Bench()
+    bench.elect()
+    outcome: list[Exception | None] = []
+    bench.node.change([Change(ADD_LEARNER, "n2", "host:1")], outcome.append)
+    [(_, _, token)] = bench.log.appended
+    bench.log.has_failed = True
+    bench.node.durable(token)
+    assert outcome == [None]
+    assert bench.node.is_stopped
 
 
 # -- what a node refuses -----------------------------------------------------------------------------------------------
