@@ -44,6 +44,7 @@ class Weather(NamedTuple):
 RECONNECT_US = 20_000
 RECONNECT_SPREAD_US = 200_000
 LATENCY_US_MAX = 5_000_000
+RESEND_US = 200_000
 
 
 class Connection:
@@ -188,6 +189,14 @@ class Network:
         if not is_open or self._random.random() < self.weather.loss:
             return None
         return self._latency(connection) * 2 + count * connection.factor // self.weather.bytes_per_us
+
+    def stream_us(self, sender: str, receiver: str) -> int | None:
+        """Return how long a message of a stream takes, None while it does not arrive. What is lost is sent again."""
+        connection = self.connection(sender, receiver)
+        if receiver not in self._endpoints or connection.cut or self._clock.now_us < connection.opens_us:
+            return None
+        is_lost = self.weather.loss and self._random.random() < self.weather.loss
+        return self._latency(connection) + (RESEND_US if is_lost else 0)
 
     def _latency(self, connection: Connection) -> int:
         weather = self.weather

@@ -9,7 +9,7 @@ Leaves to the caller: being called through `Host.enter` only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +19,7 @@ from kvservice.simulation.clients import Client, ClientSession
 from kvservice.simulation.host import Host
 from kvservice.simulation.rules import RuleBroken
 from kvservice.simulation.state import SimulatedState
+from kvservice.simulation.streams import SimulatedStream
 from persistence.errors import Damaged, DiskFailed, StorageError
 from persistence.snapshot import (
     SnapshotMeta,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 OPTIONS: Final = WalOptions("always", 1000, 64 * 1024)
 SLICE_KEYS: Final = 6000
 SLICE_US: Final = 2_000
+HOUSEKEEPING_US: Final = 500_000
 
 
 class WatchedStorage(Storage):
@@ -90,14 +92,15 @@ class Process:
         self.incarnation = host.incarnation
         self.log_directory = host.directory / "wal"
         self.snapshots = host.directory / "snapshots"
+        self.streams: list[SimulatedStream] = []
+        """Those that other nodes have opened to this one, and this one to others."""
         self.state = SimulatedState(self)
         self._tick_us = int(host.world.tick_us * host.drift)
         self.is_up = False
         """Whether it is past its start: it ticks, listens, and is on the network."""
         self._sessions: list[ClientSession] = []
-        self._last_session_id = 0
         self._is_writing = False
-        self._has_told_quarantine = False
+        self._is_ready = False
         self._walk: SnapshotWalk | None = None
         self._configurations: list[Configuration] = []
         self.wal: Wal
@@ -149,11 +152,12 @@ class Process:
             last_stamp_ms=end.last_stamp_ms,
             outcome_timeout_ms=self.world.outcome_timeout_ms,
         )
-        self.state.node = self.node
+        self.state.attach(self.node)
         self.is_up = True
         self.world.network.attach(host.name, self)
         self.node.start()
         self._tick()
+        self._housekeep()
 
     def _recover(self) -> tuple[SnapshotMeta | None, LogEnd]:
         host, disk = self.host, self.host.disk
@@ -227,8 +231,23 @@ class Process:
     def _tick(self) -> None:
         self.world.clock.after(self._tick_us, self.host.enter, self, self._tick)
         self.node.tick()
-        if self.node.replay_remaining:
+        if not self._is_ready:
             self.node.replay_some(lambda: False)
+            if self.node.is_replayed:
+                self._is_ready = True
+                self.state.ready()
+
+    def _housekeep(self) -> None:
+        self.world.clock.after(HOUSEKEEPING_US, self.host.enter, self, self._housekeep)
+        self.state.housekeep()
+
+    def soon(self, act: Callable[[], None]) -> None:
+        """Call something in the next turn of the event loop."""
+        self.world.clock.after(1, self.host.enter, self, act)
+
+    def later(self, seconds: float, act: Callable[[], None]) -> None:
+        """Call something later."""
+        self.world.clock.after(int(seconds * 1_000_000), self.host.enter, self, act)
 
     def settle(self) -> None:
         """Let the disk begin a turn if something waits for it; hot."""
@@ -270,6 +289,8 @@ class Process:
         """End all sessions; without a reset their clients have to find out by themselves."""
         if self.is_up:
             self.host.durable.begins(self.storage.queued)
+        for stream in self.streams:
+            stream.party_ended(self, resets=resets)
         for session in self._sessions:
             if resets:
                 session.close(after_replies=False)
@@ -280,8 +301,7 @@ class Process:
 
     def open_session(self, client: Client) -> ClientSession:
         """Accept a connection."""
-        self._last_session_id += 1
-        session = ClientSession(self._last_session_id, client, self.incarnation)
+        session = ClientSession(self.state.service.next_session_id(), client, self.incarnation)
         self._sessions = [kept for kept in self._sessions if not kept.is_closed]
         self._sessions.append(session)
         return session

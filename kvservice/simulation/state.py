@@ -1,169 +1,166 @@
-"""The state machine of a simulated process: the shipped keyspace and command table, watched by the rules.
+"""The service of a simulated process: the shipped admission, router, forwarder, runner and keyspace, watched by rules.
 
-Guarantees: every entry that is applied, every state at a checkpoint and every leadership is shown to the rules first.
-Leaves to the caller: order (replication/node), and what a session is.
+Guarantees: every entry that is applied, every state after it and every leadership is shown to the rules.
+Leaves to the caller: order (replication/node), time, and what the disk and the network do.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from kvservice.commands.registry import TABLE
-from kvservice.commands.reply import ErrorReply, Reply
 from kvservice.commands.table import Command
-from kvservice.errors import LeadershipLost, NoLeader
-from kvservice.gateway.resp import encode_commands
+from kvservice.config import Config
+from kvservice.errors import Loading
+from kvservice.keyspace.expiry import expire_slice
 from kvservice.keyspace.image import ImageDamaged, ImageLoader
 from kvservice.keyspace.machine import Machine
+from kvservice.service import Service
 from kvservice.simulation.clients import ClientSession
 from kvservice.simulation.rules import RuleBroken, digest_of
+from kvservice.simulation.streams import SimulatedStream
+from kvservice.stats import Stats
 from persistence.errors import Damaged
 from persistence.snapshot import SnapshotMeta, SnapshotReader, snapshot_path
-from replication.core import membership
-from replication.core.messages import EntryKind
-from replication.errors import OutcomeUnknown, ReplicationError
 
 if TYPE_CHECKING:
     from kvservice.simulation.process import Process
     from replication.core.membership import Configuration
     from replication.core.messages import Entry, InstallSnapshot
+    from replication.errors import ReplicationError
     from replication.node import Node
 
 DATABASES: Final = 1
+CONFIG: Final = Config(databases=DATABASES)
 COMPARED_EVERY: Final = 512
-"""Whole states are compared at each index that this divides."""
-
-
-class SimulatedBatch(NamedTuple):
-    """Commands of one session that run together."""
-
-    session: ClientSession
-    rows: list[Command]
-    commands: list[list[bytes]]
-    has_writes: bool
+"""Whole states are compared at each index that this divides; the chain of digests after every entry."""
+EXPIRED_KEYS: Final = 50
 
 
 class SimulatedState:
-    """One incarnation's state machine."""
+    """The service of one incarnation, and what its node sees as the state machine."""
 
     def __init__(self, process: Process) -> None:
-        self.machine = Machine(TABLE, DATABASES, Random)
-        self.machine.on_defect = _raise_defect
-        self.node: Node | None = None
         self._process = process
         self._rules = process.host.world.rules
         self._name = process.host.name
-        self._wall_clock_ms = process.host.wall_clock_ms
-        self.configuration: Configuration | None = None
+        self.machine = new_machine()
+        clock = process.host.world.clock
+        self.service = Service(CONFIG, TABLE, self.machine, Stats(CONFIG), process.soon, process.later)
+        self.service.forwarder.now = lambda: clock.now_us / 1_000_000
+        self.service.forwarder.dial = lambda leader: SimulatedStream(process, leader)
+        runner = self.service.runner
+        runner.wall_clock_ms = process.host.wall_clock_ms
+        runner.watch(-1, 0)
+        runner.on_restore = self._restore_later
+        self._runner = runner
+        self.node: Node
 
-    # ---- what clients send
+    def attach(self, node: Node) -> None:
+        """Serve through a node."""
+        self.node = self.service.node = node
+
+    def ready(self) -> None:
+        """Take commands from now on."""
+        self.service.refusal = None
 
     def submit(self, session: ClientSession, commands: list[list[bytes]]) -> None:
-        """Propose commands, or have them read."""
-        rows = [row for args in commands if (row := TABLE.find(args[0])) is not None]
-        has_writes = any(row.is_write for row in rows)
-        batch = SimulatedBatch(session, rows, commands, has_writes)
-        self._send(batch)
+        """Run commands of a client."""
+        self.service.submit(session, commands, None)
 
-    def _send(self, batch: SimulatedBatch) -> None:
-        assert self.node is not None
-        writes = [args for row, args in zip(batch.rows, batch.commands, strict=True) if row.is_write]
-        try:
-            if batch.has_writes:
-                kind = EntryKind.COMMANDS if writes else EntryKind.NOOP
-                self.node.propose(kind, encode_commands(writes) if writes else b"", batch)
-            else:
-                self.node.read(batch)
-        except ReplicationError:
-            batch.session.deliver([ErrorReply(NoLeader())] * len(batch.commands))
+    def housekeep(self) -> None:
+        """Move time where a deadline has passed, and remove expired keys, as kvservice/housekeeping does."""
+        machine = self.machine
+        if self.service.refusal is not None:
+            return
+        for database in machine.databases:
+            due_ms = database.expiry.next_deadline_ms()
+            if due_ms is not None and machine.clock.stamp_ms < due_ms <= self._process.host.wall_clock_ms():
+                self.service.move_time()
+        expire_slice(machine.databases, machine.clock.stamp_ms, EXPIRED_KEYS, machine.save_before)
 
     # ---- the port
 
     @property
     def stamp_ms(self) -> int:
         """Stamp of the last applied entry in ms."""
-        return self.machine.clock.stamp_ms
+        return self._runner.stamp_ms
 
     def apply(self, entry: Entry, batch: object | None) -> None:
         """Apply a committed entry and answer who proposed it."""
-        machine, rules, index = self.machine, self._rules, entry.index
+        rules, machine, index = self._rules, self.machine, entry.index
         rules.applies(self._name, entry)
         self._process.applies(entry)
-        machine.begin_entry(index, entry.term, entry.stamp_ms, entry.payload)
-        if isinstance(batch, SimulatedBatch):
-            replies = machine.execute(0, batch.rows, batch.commands)
-            machine.failures.clear()
-            batch.session.deliver(replies)
-        elif entry.payload and entry.kind == EntryKind.COMMANDS:
-            machine.replay(entry.payload)
-        machine.end_entry()
+        self._runner.apply(entry, batch)
         if machine.digests.is_known:
             rules.state(self._name, index, machine.digests.value)
         if not index % COMPARED_EVERY:
             rules.state(self._name, -index, digest_of(machine.databases, machine.clock.stamp_ms))
 
     def read(self, batch: object) -> None:
-        """Answer reads from the applied state; what meets a deadline that has just passed waits for time to move."""
-        assert isinstance(batch, SimulatedBatch)
-        self.machine.begin_read(self._wall_clock_ms())
-        replies: list[Reply] = self.machine.execute(0, batch.rows, batch.commands)
-        self.machine.failures.clear()
-        batch.session.deliver(replies)
-        if (count := len(replies)) < len(batch.rows):
-            self._send(SimulatedBatch(batch.session, batch.rows[count:], batch.commands[count:], has_writes=True))
+        """Run reads that are confirmed."""
+        self._runner.read(batch)
 
     def refused(self, batch: object, error: ReplicationError) -> None:
-        """Tell whoever waits that the batch does not come back."""
-        assert isinstance(batch, SimulatedBatch)
-        cause = LeadershipLost() if isinstance(error, OutcomeUnknown) else NoLeader()
-        batch.session.deliver([ErrorReply(cause)] * len(batch.commands))
+        """Pass on that a batch will not be run."""
+        self._runner.refused(batch, error)
 
     def configuration_changed(self, configuration: Configuration) -> None:
-        """Remember who the members are."""
-        self.configuration = configuration
-        self.machine.configuration = membership.encode(configuration)
+        """Pass on who the members are."""
+        self._runner.configuration_changed(configuration)
 
     def on_leadership(self, leader: str | None, is_leader: bool, term: int) -> None:
         """Show the rules who leads."""
         if is_leader:
             self._rules.leads(self._name, term)
             self._process.host.world.trace("%s leads term %d", self._name, term)
+        self._runner.on_leadership(leader, is_leader, term)
 
     def restore(self, snapshot: InstallSnapshot) -> None:
-        """Load a received snapshot in the place of the state; the node hears of it after a while."""
-        host = self._process.host
-        path = snapshot_path(self._process.snapshots, snapshot.last_index, snapshot.last_term)
-        host.world.clock.after(1_000, host.enter, self._process, self._restore, path)
-
-    def _restore(self, path: Path) -> None:
-        assert self.node is not None
-        self.load(path)
-        self.node.restored()
+        """Load a received snapshot in the place of the state."""
+        self._runner.restore(snapshot)
 
     # ---- snapshots
 
+    def _restore_later(self, snapshot: InstallSnapshot) -> None:
+        host = self._process.host
+        path = snapshot_path(self._process.snapshots, snapshot.last_index, snapshot.last_term)
+        if self.service.refusal is None:
+            self.service.refusal = Loading()
+        host.world.clock.after(500 + host.random.randrange(20_000), host.enter, self._process, self._restore, path)
+
+    def _restore(self, path: Path) -> None:
+        self.load(path)
+        self.service.refusal = None
+        self.node.restored()
+
     def load(self, path: Path) -> SnapshotMeta:
         """Replace the state by that of a snapshot. Raises StorageError."""
-        machine = Machine(TABLE, DATABASES, Random)
-        machine.on_defect = _raise_defect
+        machine = new_machine()
         with SnapshotReader.open(path, self._process.host.disk) as reader:
             meta = reader.meta
             loader = ImageLoader(machine.databases, machine.once)
             try:
                 for chunk in reader.chunks():
                     loader.load(chunk)
-                footer = reader.footer
-                assert footer is not None
-                loader.check(footer.item_count, footer.digest)
+                assert reader.footer is not None
+                loader.check(reader.footer.item_count, reader.footer.digest)
             except ImageDamaged as error:
                 raise Damaged(str(path), 0, str(error)) from error
         machine.stand_at(meta.last_index, meta.last_term, meta.stamp_ms, loader.chain)
         machine.configuration = meta.configuration
-        self.machine = machine
+        self.machine.replace_by(machine)
         self._rules.started(self._name, meta.last_index)
         return meta
+
+
+def new_machine() -> Machine:
+    """Return an empty state machine whose defects end the run."""
+    machine = Machine(TABLE, DATABASES, Random)
+    machine.on_defect = _raise_defect
+    return machine
 
 
 def _raise_defect(row: Command, error: BaseException) -> None:
