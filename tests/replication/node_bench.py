@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from persistence.errors import Damaged, DiskFailed, StorageError
 from replication.core.log import RaftLog
 from replication.core.membership import Configuration
-from replication.core.messages import Entry, EntryKind, HardState, InstallSnapshot, Message
+from replication.core.messages import (
+    AppendEntries,
+    AppendReply,
+    Entry,
+    EntryKind,
+    HardState,
+    Heartbeat,
+    InstallSnapshot,
+    Message,
+    VoteReply,
+)
 from replication.core.raft import Raft, Settings
 from replication.errors import ReplicationError
 from replication.node import Node
@@ -178,3 +188,51 @@ class Bench:
     def applied_indexes(self) -> list[int]:
         """What was applied, in order."""
         return [entry.index for entry, _batch in self.machine.applied]
+
+
+THREE = Configuration(("n1", "n2", "n3"))
+
+
+def entry(index: int, term: int = 1, kind: EntryKind = EntryKind.COMMANDS, payload: bytes = b"x") -> Entry:
+    """Return an entry as a leader has stamped it."""
+    return Entry(term, index, kind, 2_000 + index, payload)
+
+
+def append(*entries: Entry, commit_index: int = 0, term: int = 1) -> AppendEntries:
+    """Return an append that follows what comes before its first entry, all of one term."""
+    previous = entries[0].index - 1
+    return AppendEntries(term, previous, 1 if previous else 0, commit_index, list(entries), 0)
+
+
+def follower() -> Bench:
+    """Return a follower of n2 in term 1 whose log is empty."""
+    bench = Bench(voters=3)
+    bench.node.start()
+    bench.hear(Heartbeat(1, 0, 0))
+    bench.report_all()
+    forget(bench)
+    return bench
+
+
+def leader() -> Bench:
+    """Return the leader of term 1, whose no-op is committed."""
+    bench = Bench(voters=3)
+    bench.node.start()
+    bench.node.raft.campaign()
+    bench.node.tick()
+    bench.hear(VoteReply(1, True, True))
+    bench.report_all()
+    bench.hear(VoteReply(1, True, False))
+    bench.report_all()
+    bench.hear(AppendReply(1, True, 1, 0, 0, 0))
+    assert bench.node.is_leader
+    assert bench.applied_indexes == [1]
+    forget(bench)
+    return bench
+
+
+def forget(bench: Bench) -> None:
+    """Empty the diary."""
+    bench.told.clear()
+    bench.wire.sent.clear()
+    bench.machine.applied.clear()

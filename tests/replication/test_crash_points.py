@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from replication.crash_points import CRASH_POINTS
-from tests.harness.cluster import Cluster, Waiter
+from tests.harness.cluster import Cluster
+from tests.harness.key_values import Waiter
 
 OF_EVERY_WRITE = ("proposed", "persisting", "sending", "sent", "durable", "applying", "applied")
 OF_A_FOLLOWER = ("persisting", "durable", "promising", "promised", "applying", "applied")

@@ -12,12 +12,13 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from kvservice.commands.reply import ErrorReply
 from kvservice.forwarding.forwarded import ForwardedStream
 from kvservice.forwarding.waiting import Link
 from redan.raft.v1 import raft_pb2
 from replication.core.messages import Entry
-from replication.errors import NotApplied, OutcomeUnknown
-from tests.kvservice.fake_node import Bench
+from replication.errors import NotApplied, NotLeading, OutcomeUnknown
+from tests.kvservice.fake_node import Bench, Peer
 
 SHORT_SECONDS = 0.1
 """Timers of so long are due whenever time passes."""
@@ -231,6 +232,31 @@ class FakeCluster:
             self.pass_time()
             if self.is_at_rest:
                 return
+
+
+def cluster_led_by_n1(**settings: Any) -> FakeCluster:
+    cluster = FakeCluster(**settings)
+    cluster.elect("n1")
+    cluster.tell_all()
+    for link in cluster.links:
+        link.open()
+    return cluster
+
+
+def link_from(cluster: FakeCluster, name: str) -> WireLink:
+    """Return the newest link of a follower."""
+    return [link for link in cluster.links if link.name == name and not link.is_closed][-1]
+
+
+def error_of(peer: Peer) -> type[Exception]:
+    [reply] = peer.taken()
+    assert isinstance(reply, ErrorReply)
+    return type(reply.cause)
+
+
+def handing_over() -> NotLeading:
+    """Return what a leader that hands over says to a proposal."""
+    return NotLeading("n1")
 
 
 def moves(cluster: FakeCluster, chance: random.Random) -> None:
