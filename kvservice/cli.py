@@ -83,6 +83,25 @@ def recover(
     raise typer.Exit(recover_command(directory, name, is_confirmed=yes))
 
 
+@app.command()
+def simulate(
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", min=0, help="What the run follows from; by default any.")
+    ] = None,
+    hours: Annotated[
+        float, typer.Option("--hours", metavar="H", min=0.001, max=100_000, help="Virtual hours of each run.")
+    ] = 0.1,
+    runs: Annotated[int, typer.Option("--runs", metavar="COUNT", min=1, help="Run so many seeds, from N on.")] = 1,
+    trace: Annotated[
+        int, typer.Option("--trace", metavar="LINES", min=0, max=300, help="Events shown of a run that failed.")
+    ] = 60,
+) -> None:
+    """Run a cluster on simulated time, disks and network, where anything may fail; exit code 1 if it did wrong."""
+    from kvservice.cli_simulate import simulate_command
+
+    raise typer.Exit(simulate_command(seed, hours, runs, trace))
+
+
 @config_app.command("print", context_settings=_TAKES_SETTINGS, add_help_option=False)
 def config_print(context: typer.Context) -> None:
     """Show the settings that `redan serve` would use with the same arguments, and where they come from."""
