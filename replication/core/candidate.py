@@ -5,8 +5,8 @@ leader. A node that knows that its leader is gone, because the connection was re
 election fails, for instance because votes were split, it tries again after a few random ticks, a bounded number of
 times.
 
-Who may campaign: a voter that is not in quarantine, and that has applied every membership change that it knows to be
-committed: otherwise it might count a majority of members that are no more.
+Who may campaign: a voter that is not in quarantine, does not know that it was removed, and has applied every membership
+change that it knows to be committed: otherwise it might count a majority of members that are no more.
 Reference: Raft thesis, sections 3.4, 3.10 (transfer) and 9.6 (pre-vote).
 """
 
@@ -57,6 +57,7 @@ def may_campaign(raft: Raft) -> bool:
         raft.role is not Role.LEADER
         and raft.configuration.is_voter(raft.name)
         and not raft.is_quarantined
+        and not raft.is_removed
         and raft.snapshot is None
         and not raft.log.has_unapplied_configuration
     )

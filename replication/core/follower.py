@@ -59,6 +59,7 @@ def follow(raft: Raft, leader: str) -> None:
     if raft.leader != leader:
         assert raft.leader is None, "two leaders in one term"
         raft.leader = leader
+        raft.is_removed = False
         raft.hurried_elections = 0
         raft.restart_election_timer()
 

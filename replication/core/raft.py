@@ -207,7 +207,7 @@ class Raft(RaftState):
             raise NotLeading(None)
         if self.log.applied < self.pending_configuration_index:
             raise ChangeRefused(Refusal.CHANGE_UNDER_WAY)
-        if changes or not self.configuration.is_joint:
+        if changes:
             configuration = changed(self.configuration, changes)
             if configuration.is_joint:
                 configuration = configuration._replace(auto_leave=auto_leave)
@@ -236,7 +236,11 @@ class Raft(RaftState):
             return
         self.transferee = to
         self.election_elapsed = 0
-        self.progress[to].resume()
+        progress = self.progress[to]
+        progress.resume()
+        if progress.match < self.log.last_index and progress.state is leader.REPLICATE:
+            # What is under way to it may be lost. Its answer tells, and nobody is served until it has come.
+            sending.nudge(self, to, progress)
         leader.maybe_hand_over(self)
 
     def forget_leader(self) -> None:

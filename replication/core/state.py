@@ -48,6 +48,7 @@ class RaftState:
         "is_campaign_due",
         "is_pre_vote",
         "is_quarantined",
+        "is_removed",
         "is_sole_voter",
         "is_tail_replaced",
         "is_transfer",
@@ -119,6 +120,9 @@ class RaftState:
         """The candidate was asked by the leader to campaign."""
         self.is_campaign_due = False
         """The same, once a membership change is applied."""
+        self.is_removed = False
+        """The driver has found out that a later configuration, which never came here, does not count this node: it
+        stands for no election until a leader speaks to it again."""
         self.votes: dict[str, bool] = {}
 
     def _init_following(self) -> None:

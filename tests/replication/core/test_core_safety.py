@@ -371,3 +371,31 @@ def test_changes_that_are_replayed_take_effect(known: tuple[int, ...]) -> None:
     raft.replayed(entries([1])[0])
     raft.replayed(change(2, Configuration(("n1",))))
     assert (raft.is_sole_voter, log.configuration_indexes, log.applied) == (True, [], 2)
+
+
+def test_a_node_that_was_removed_behind_its_back_stands_for_no_election_until_a_leader_speaks_to_it() -> None:
+    raft = node(terms=[1])
+    raft.is_removed = True
+    raft.campaign()
+    for _ in range(2 * raft.election_timeout):
+        raft.tick()
+    assert (raft.role, raft.ready()) == (Role.FOLLOWER, None)
+    raft.step("n2", Heartbeat(1, 0, 0))
+    assert not raft.is_removed
+
+
+# -- handing over ------------------------------------------------------------------------------------------------------
+
+
+def test_a_successor_whose_last_append_was_lost_is_asked_what_it_lacks_at_once() -> None:
+    raft = established(node())
+    raft.propose(EntryKind.COMMANDS, STAMP_MS, b"lost")
+    turn(raft)
+    raft.transfer("n2")
+    last = raft.log.last_index
+    assert appends(turn(raft))["n2"] == AppendEntries(raft.term, last, raft.term, last - 1, [], 0)
+    raft.step("n2", AppendReply(raft.term, False, last, last - 1, raft.term, 0))
+    again = appends(turn(raft))["n2"].entries
+    assert [entry.payload for entry in again] == [b"lost"]
+    raft.step("n2", AppendReply(raft.term, True, last, 0, 0, 0))
+    assert ("n2", TimeoutNow(raft.term)) in turn(raft)
