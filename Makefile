@@ -10,6 +10,8 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # Tests run side by side in so many processes.
 JOBS ?= 2
+# So many failovers of clusters of real processes the nightly run goes through.
+FAILOVERS ?= 200
 
 export PYTHON
 
@@ -76,6 +78,10 @@ config-check: install ## Are the committed .env.example and redan.toml what the 
 .PHONY: pytest
 pytest: install ## The test suite alone; PYTEST_ARGS="-k name" narrows it
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+.PHONY: nightly
+nightly: install ## What takes too long for each change; FAILOVERS=200
+	REDAN_FAILOVERS=$(FAILOVERS) $(BIN)/python -m pytest -s tests/system/test_failovers.py
 
 .PHONY: bench
 bench: install ## Side by side with redis-server, 15 minutes; JSON into bench/results; BENCH_ARGS="--quick"

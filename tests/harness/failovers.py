@@ -27,6 +27,8 @@ SMALL: Final = ("--wal-segment-bytes", "64kb", "--snapshot-every-bytes", "64kb")
 ASK_S: Final = 1.0
 FILLERS: Final = 1000
 """Values of some kilobytes that are written at most until a disk without room is full."""
+DAMAGED_BYTES: Final = range(4096, 48 * 1024)
+"""Of a log segment that is damaged, neither just begun nor about to be full."""
 SOME: Final = 25
 """Writes that show that the cluster serves."""
 
@@ -89,9 +91,9 @@ class Trial:
             self.cluster.__exit__(kind, error, trace)
             if kind is not None:
                 for node in self.cluster.nodes.values():
-                    if node.log_path.exists():
-                        path = keep(f"{self.name}-{node.name}.log", node.log_path.read_text())
-                        print(f"the log of {node.name} is in {path}")
+                    for path in sorted(node.log_path.parent.glob("*.log")):
+                        kept = keep(f"{self.name}-{node.name}-{path.name}", path.read_text())
+                        print(f"a log of {node.name} is in {kept}")
             print(self)
 
     def __str__(self) -> str:
@@ -164,6 +166,23 @@ class Trial:
         self.wait_until_whole()
         return failover
 
+    def disturb(self, trouble: str, act: Fault) -> None:
+        """Make a follower fail under load while the others serve, undo, and wait until all is whole."""
+        follower = self.followers()[0]
+        _, term = self.leader()
+        self.load.gap_s = 0.0
+        undo = act(follower)
+        self.away.add(follower.name)
+        try:
+            self.load.wait_for(SOME)
+        finally:
+            undo()
+        self.away.discard(follower.name)
+        self.wait_until_whole()
+        _, later = self.leader()
+        gap_ms = self.load.gap_s * 1000
+        print(f"follower {trouble}: {follower.name}, {later - term} later terms, {gap_ms:.0f} ms without a write")
+
     def wait_until_whole(self) -> None:
         """Wait until every running node has applied what the leader had committed, while the load goes on."""
         leader, _ = self.leader()
@@ -182,8 +201,9 @@ class Trial:
 
     # ---- what must be true
 
-    def conclude(self) -> None:
-        """End the load and judge: histories, journals, and whether all nodes are in the same state."""
+    def conclude(self, failovers: int) -> None:
+        """End the load and judge: histories, journals, whether all nodes are in the same state, and the count."""
+        assert len(self.failovers) == failovers
         self.wait_until_whole()
         self.load.settle()
         leader, _ = self.leader()
@@ -256,6 +276,58 @@ def isolate(links: Links, cluster: ClusterProcesses, *, hears: bool = False, is_
     return act
 
 
+def split(links: Links, trial: Trial) -> Fault:
+    """Return a fault: cut the leader and one follower, which go on hearing each other, from all the others."""
+
+    def act(node: ClusterNode) -> Undo:
+        beside = next(other for other in trial.reachable() if other is not node)
+        trial.away.add(beside.name)
+        fewer = {node.name, beside.name}
+        for one in fewer:
+            for other in trial.cluster.nodes.keys() - fewer:
+                links.cut(one, other)
+                links.cut(other, one)
+
+        def heal() -> None:
+            links.heal()
+            trial.away.discard(beside.name)
+
+        return heal
+
+    return act
+
+
+def damage_log(trial: Trial) -> Fault:
+    """Return a fault: kill the node and flip a bit in the middle of its log; it is started again and repairs itself."""
+
+    def act(node: ClusterNode) -> Undo:
+        # A flip in the last record of a log looks like a write that the crash tore, so there have to be more.
+        trial.cluster.until(
+            lambda: len(_newest_segment(node)[1]) in DAMAGED_BYTES,
+            f"some kilobytes in the newest segment of {node.name}",
+        )
+        node.kill()
+        path, written = _newest_segment(node)
+        with path.open("r+b") as file:
+            file.seek(len(written) // 2)
+            file.write(bytes([written[len(written) // 2] ^ 1]))
+
+        def repair() -> None:
+            _start(node)
+            assert node.has_said("damage_set_aside")
+            assert node.has_said("quarantine_ended")
+
+        return repair
+
+    return act
+
+
+def _newest_segment(node: ClusterNode) -> tuple[Path, bytes]:
+    """Return the path of the segment that a node writes to, and what is written of it."""
+    path = max((node.data_dir / "wal").glob("*.wal"))
+    return path, path.read_bytes().rstrip(b"\0")
+
+
 def remove(cluster: ClusterProcesses) -> Fault:
     """Return a fault: take the leader out of the cluster, as an operator does."""
 
@@ -300,4 +372,7 @@ def _start_with_room(node: ClusterNode, ballast: Path) -> None:
 def _start(node: ClusterNode) -> None:
     # Another process may have its old ports by now, and callers must not take that for the node.
     node.addresses = {}
+    if node.log_path.exists():
+        runs = len(list(node.log_path.parent.glob("*.log")))
+        node.log_path.replace(node.log_path.with_name(f"run{runs}.log"))
     node.start()

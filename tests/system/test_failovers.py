@@ -2,7 +2,7 @@
 
 Clients write and read through all nodes all the time (tests/harness/history). Of every trial the histories are judged
 for linearizability, what was acknowledged must be there once, and the nodes must end in the same state.
-REDAN_FAILOVERS sets about how many failovers all trials together go through; without it, each goes through its list
+REDAN_FAILOVERS sets how many failovers all trials together go through at least; without it, each goes through its list
 once. A history that is wrong is kept in build/histories, and so are the logs of the nodes.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -20,14 +21,15 @@ from kvservice.simulation.rules import RuleBroken
 from tests.harness.cluster_processes import ClusterProcesses
 from tests.harness.failovers import (
     SMALL,
-    Fault,
     Trial,
+    damage_log,
     fill_disk,
     isolate,
     kill,
     lose_disk,
     pause,
     remove,
+    split,
     stop_in_order,
 )
 from tests.harness.history import KEPT, Entries, Load
@@ -35,52 +37,55 @@ from tests.harness.links import NamespaceCluster, has_namespaces
 from tests.harness.oracle import REDIS_SERVER, Oracle
 from tests.harness.small_disk import needs_mount, small_disk
 
-FAILOVERS_ONCE: Final = 14
-"""Of all trials together, when each goes through its list once."""
-ROUNDS: Final = max(1, round(int(os.environ.get("REDAN_FAILOVERS", "0")) / FAILOVERS_ONCE))
+IN_A_ROUND: Final = {"three": 5, "links": 3, "five": 2, "split": 1, "full": 1}
+"""Failovers of each trial when it goes through its list once."""
+ROUNDS: Final = max(1, -(-int(os.environ.get("REDAN_FAILOVERS", "0")) // sum(IN_A_ROUND.values())))
 SEED: Final = int(os.environ.get("REDAN_FAILOVER_SEED", "1"))
 
 pytestmark = pytest.mark.timeout(60 + 60 * ROUNDS)
 
 
-def in_rounds(faults: dict[str, Fault]) -> list[tuple[str, Fault]]:
-    """Return all faults, each once a round, in another order each round after the first."""
+Step = Callable[[], object]
+
+
+def in_rounds(*steps: Step) -> Iterator[Step]:
+    """Yield all steps, each once a round, in another order each round after the first."""
     random = Random(SEED)
-    listed = list(faults.items())
-    order = list(listed)
-    for _ in range(ROUNDS - 1):
-        random.shuffle(listed)
-        order += listed
-    return order
+    for number in range(ROUNDS):
+        yield from random.sample(steps, len(steps)) if number else steps
 
 
 def test_three_nodes_outlive_leaders_that_die_stall_end_or_lose_their_disk(tmp_path: Path) -> None:
     cluster = ClusterProcesses(tmp_path, 3, *SMALL)
-    faults = {
-        "killed": kill,
-        "paused": pause,
-        "killed again": kill,
-        "disk lost": lose_disk(cluster),
-        "stopped": stop_in_order,
-    }
     with Trial("three", cluster, SEED) as trial:
-        for fault in in_rounds(faults):
-            trial.fail_over(*fault)
-        trial.conclude()
+        for step in in_rounds(
+            lambda: trial.fail_over("killed", kill),
+            lambda: trial.disturb("killed", kill),
+            lambda: trial.fail_over("paused", pause),
+            lambda: trial.disturb("paused", pause),
+            lambda: trial.fail_over("log damaged", damage_log(trial)),
+            lambda: trial.fail_over("disk lost", lose_disk(cluster)),
+            lambda: trial.fail_over("stopped", stop_in_order),
+        ):
+            step()
+        trial.conclude(ROUNDS * IN_A_ROUND["three"])
 
 
-@pytest.mark.skipif(not has_namespaces(), reason="needs root to make network namespaces")
+needs_namespaces = pytest.mark.skipif(not has_namespaces(), reason="needs root and ip(8) to make network namespaces")
+
+
+@needs_namespaces
 def test_three_nodes_outlive_cut_links_both_ways_and_one_way(tmp_path: Path) -> None:
     cluster = NamespaceCluster(tmp_path, 3, *SMALL)
-    faults = {
-        "cut off": isolate(cluster.links, cluster),
-        "mute": isolate(cluster.links, cluster, hears=True),
-        "deaf": isolate(cluster.links, cluster, is_heard=True),
-    }
     with Trial("links", cluster, SEED) as trial:
-        for fault in in_rounds(faults):
-            trial.fail_over(*fault)
-        trial.conclude()
+        for step in in_rounds(
+            lambda: trial.fail_over("cut off", isolate(cluster.links, cluster)),
+            lambda: trial.disturb("cut off", isolate(cluster.links, cluster)),
+            lambda: trial.fail_over("mute", isolate(cluster.links, cluster, hears=True)),
+            lambda: trial.fail_over("deaf", isolate(cluster.links, cluster, is_heard=True)),
+        ):
+            step()
+        trial.conclude(ROUNDS * IN_A_ROUND["links"])
 
 
 def test_five_nodes_outlive_two_at_a_time_and_change_their_members_meanwhile(tmp_path: Path) -> None:
@@ -96,7 +101,16 @@ def test_five_nodes_outlive_two_at_a_time_and_change_their_members_meanwhile(tmp
             cluster.ctl("promote", name)
             trial.fail_over("removed", remove(cluster))
             assert len(cluster.nodes) == 5
-        trial.conclude()
+        trial.conclude(ROUNDS * IN_A_ROUND["five"])
+
+
+@needs_namespaces
+def test_five_nodes_outlive_a_leader_that_keeps_a_minority(tmp_path: Path) -> None:
+    cluster = NamespaceCluster(tmp_path, 5, *SMALL)
+    with Trial("split", cluster, SEED) as trial:
+        for _ in range(ROUNDS):
+            trial.fail_over("split", split(cluster.links, trial))
+        trial.conclude(ROUNDS * IN_A_ROUND["split"])
 
 
 @needs_mount
@@ -109,7 +123,7 @@ def test_three_nodes_outlive_a_leader_whose_disk_is_full(tmp_path: Path) -> None
                 if trial.leader()[0].name != "n1":
                     cluster.ctl("transfer", "n1")
                 trial.fail_over("disk full", fill_disk(disk))
-            trial.conclude()
+            trial.conclude(ROUNDS * IN_A_ROUND["full"])
 
 
 # -- those who judge are judged ---------------------------------------------------------------------------------------
