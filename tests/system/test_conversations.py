@@ -1,4 +1,4 @@
-"""A node as a real process is talked to over TCP, and answers as a real redis-server does."""
+"""Real processes are talked to over TCP and answer as a real redis-server does: a node alone, and one that follows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from tests.harness.cluster_processes import ClusterProcesses
 from tests.harness.oracle import REDIS_SERVER, Connection, Oracle
 from tests.harness.process import NodeProcess
 from tests.harness.scripts import SCRIPTS, replies_to, steps_of
@@ -18,9 +19,14 @@ CONVERSATIONS = 100
 CALLS = 60
 
 
-@pytest.fixture(scope="module")
-def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    with NodeProcess(tmp_path_factory.mktemp("node"), "--fsync", "os") as node, node.connect() as peer:
+@pytest.fixture(scope="module", params=["alone", "follower"])
+def connection(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    folder = tmp_path_factory.mktemp("nodes")
+    if request.param == "alone":
+        with NodeProcess(folder, "--fsync", "os") as node, node.connect() as peer:
+            yield Connection(peer)
+        return
+    with ClusterProcesses(folder, 3, "--fsync", "os") as cluster, cluster.followers()[0].connect() as peer:
         yield Connection(peer)
 
 
