@@ -81,7 +81,7 @@ pytest: install ## The test suite alone; PYTEST_ARGS="-k name" narrows it
 
 .PHONY: nightly
 nightly: install ## What takes too long for each change; FAILOVERS=200
-	REDAN_FAILOVERS=$(FAILOVERS) $(BIN)/python -m pytest -s tests/system/test_failovers.py
+	TEST_FAILOVERS=$(FAILOVERS) $(BIN)/python -m pytest -s tests/system/test_failovers.py
 
 .PHONY: bench
 bench: install ## Side by side with redis-server, 15 minutes; JSON into bench/results; BENCH_ARGS="--quick"

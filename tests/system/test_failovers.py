@@ -2,7 +2,7 @@
 
 Clients write and read through all nodes all the time (tests/harness/history). Of every trial the histories are judged
 for linearizability, what was acknowledged must be there once, and the nodes must end in the same state.
-REDAN_FAILOVERS sets how many failovers all trials together go through at least; without it, each goes through its list
+TEST_FAILOVERS sets how many failovers all trials together go through at least; without it, each goes through its list
 once. A history that is wrong is kept in build/histories, and so are the logs of the nodes.
 """
 
@@ -39,8 +39,8 @@ from tests.harness.small_disk import needs_mount, small_disk
 
 IN_A_ROUND: Final = {"three": 5, "links": 3, "five": 2, "split": 1, "full": 1}
 """Failovers of each trial when it goes through its list once."""
-ROUNDS: Final = max(1, -(-int(os.environ.get("REDAN_FAILOVERS", "0")) // sum(IN_A_ROUND.values())))
-SEED: Final = int(os.environ.get("REDAN_FAILOVER_SEED", "1"))
+ROUNDS: Final = max(1, -(-int(os.environ.get("TEST_FAILOVERS", "0")) // sum(IN_A_ROUND.values())))
+SEED: Final = int(os.environ.get("TEST_FAILOVER_SEED", "1"))
 
 pytestmark = pytest.mark.timeout(60 + 60 * ROUNDS)
 
