@@ -24,6 +24,8 @@ from kvservice.simulation.rules import RuleBroken
 
 TIMEOUT_US: Final = 8_000_000
 LATENCY_US: Final = 400
+HURRY_US: Final = 300_000
+"""Mean time between questions of a client that is in a hurry."""
 DEPTH_MAX: Final = 3
 """Commands that a client sends at once."""
 CHORE_SHARE: Final = 0.15
@@ -92,12 +94,26 @@ class Client:
         self._turn = 0
         self._is_waiting = False
         self._chores = 0
-        clock.after(random.randrange(pause_us), self._ask)
+        self._is_hurried = False
+        self._asks = 0
+        """Counts plans to ask: only the newest is carried out."""
+        self._later()
 
     # ---- asking
 
-    def _ask(self) -> None:
-        if self._is_waiting:
+    def hurry(self, is_hurried: bool) -> None:
+        """Ask more often than usual, or no longer."""
+        self._is_hurried = is_hurried
+        if not self._is_waiting:
+            self._later()
+
+    def _later(self) -> None:
+        pause_us = HURRY_US if self._is_hurried else self._pause_us
+        self._asks += 1
+        self._clock.after(1 + self._random.randrange(2 * pause_us), self._ask, self._asks)
+
+    def _ask(self, number: int) -> None:
+        if self._is_waiting or number != self._asks:
             return
         if self._session is None and not self._connects():
             self._later()
@@ -135,9 +151,6 @@ class Client:
     def _arrive(self, session: ClientSession, commands: list[list[bytes]]) -> None:
         if not session.is_closed and self._door is not None:
             self._door.submit(session, commands)
-
-    def _later(self) -> None:
-        self._clock.after(1 + self._random.randrange(2 * self._pause_us), self._ask)
 
     def _latency(self) -> int:
         return LATENCY_US + self._random.randrange(LATENCY_US)

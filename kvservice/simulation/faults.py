@@ -185,7 +185,7 @@ def take_snapshots(world: World) -> bool:
     host = _running(world)
     if host is None or host.process is None or not host.process.is_up:
         return False
-    host.enter(host.process, host.process.take_snapshot)
+    host.enter(host.process, host.process.snapshot_files.take)
     return True
 
 

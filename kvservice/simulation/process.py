@@ -10,27 +10,17 @@ Leaves to the caller: being called through `Host.enter` only.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from kvservice.keyspace.image import SnapshotWalk
 from kvservice.recovery import new_raft
 from kvservice.simulation.clients import Client, ClientSession
 from kvservice.simulation.host import Host
 from kvservice.simulation.rules import RuleBroken
+from kvservice.simulation.snapshots import SimulatedSnapshots
 from kvservice.simulation.state import SimulatedState
 from kvservice.simulation.streams import SimulatedStream
-from persistence.errors import Damaged, DiskFailed, StorageError
-from persistence.snapshot import (
-    SnapshotMeta,
-    SnapshotReader,
-    SnapshotWriter,
-    list_snapshots,
-    newest_valid,
-    purge_snapshots,
-    remove_temporaries,
-    snapshot_path,
-)
+from persistence.errors import Damaged
+from persistence.snapshot import SnapshotMeta, newest_valid, remove_temporaries
 from persistence.wal import Wal, WalOptions
 from replication.core import membership
 from replication.core.membership import Configuration
@@ -55,8 +45,6 @@ if TYPE_CHECKING:
     from kvservice.simulation.world import World
 
 OPTIONS: Final = WalOptions("always", 1000, 64 * 1024)
-SLICE_KEYS: Final = 6000
-SLICE_US: Final = 2_000
 HOUSEKEEPING_US: Final = 500_000
 
 
@@ -95,13 +83,13 @@ class Process:
         self.streams: list[SimulatedStream] = []
         """Those that other nodes have opened to this one, and this one to others."""
         self.state = SimulatedState(self)
+        self.snapshot_files = SimulatedSnapshots(self)
         self._tick_us = int(host.world.tick_us * host.drift)
         self.is_up = False
         """Whether it is past its start: it ticks, listens, and is on the network."""
         self._sessions: list[ClientSession] = []
         self._is_writing = False
         self._is_ready = False
-        self._walk: SnapshotWalk | None = None
         self._configurations: list[Configuration] = []
         self.wal: Wal
         self.storage: WatchedStorage
@@ -180,6 +168,7 @@ class Process:
         # The charter says so first, durably: if this is cut short, it is begun once more.
         host.quarantine = hard_state = hard_state._replace(quarantined=True)
         host.durable.is_doubtful = True
+        self.world.rules.loses_disk(host.name)
         for directory in (self.log_directory, self.snapshots):
             for name in disk.listdir(directory):
                 disk.unlink(directory / name)
@@ -337,46 +326,7 @@ class Process:
 
     def send_snapshot(self, peer: str, snapshot: InstallSnapshot) -> None:
         """Stream the newest snapshot to a peer."""
-        found = list_snapshots(self.snapshots, self.host.disk)
-        if not found:
-            self.take_snapshot()
-            self.world.clock.after(100_000, self.host.enter, self, self.node.snapshot_sent, peer, False)
-            return
-        content = self.host.disk.content(found[0].path)
-        duration_us = self.world.network.transfer_us(self.host.name, peer, len(content))
-        target = self.world.hosts.get(peer)
-        if duration_us is None or target is None or target.process is None:
-            self.world.clock.after(50_000, self.host.enter, self, self.node.snapshot_sent, peer, False)
-            return
-        received = target.process.snapshot_arrives
-        message = snapshot._replace(last_index=found[0].last_index, last_term=found[0].last_term)
-        arguments = (self, message, found[0].path.name, content)
-        self.world.clock.after(duration_us, target.enter, target.process, received, *arguments)
-        self.world.clock.after(duration_us + 5_000_000, self.host.enter, self, self.node.snapshot_sent, peer, False)
-
-    def snapshot_arrives(self, sender: Process, snapshot: InstallSnapshot, name: str, content: bytes) -> None:
-        """Write a received snapshot durably, then step it in."""
-        disk = self.host.disk
-        temporary = self.snapshots / (name + ".tmp")
-        ok = False
-        try:
-            handle = disk.open(temporary, "create")
-            disk.pwritev(handle, [content], 0)
-            disk.fsync(handle)
-            disk.close(handle)
-            disk.rename(temporary, self.snapshots / name)
-            disk.fsync_dir(self.snapshots)
-            with SnapshotReader.open(self.snapshots / name, disk) as reader:
-                configuration = membership.decode(reader.meta.configuration)
-                reader.verify()
-            ok = True
-        except StorageError as error:
-            self.world.trace("%s cannot take a snapshot: %s", self.host.name, error)
-        host = sender.host
-        self.world.clock.after(500, host.enter, sender, sender.node.snapshot_sent, self.host.name, ok)
-        if ok:
-            self.world.count("snapshots received")
-            self.node.snapshot_received(host.name, snapshot._replace(configuration=configuration))
+        self.snapshot_files.send(peer, snapshot)
 
     def peers_changed(self, configuration: Configuration) -> None:
         """Note who the members are."""
@@ -392,7 +342,7 @@ class Process:
     def _read_now(self, from_index: int, to_index: int, bytes_max: int, done: Fetched) -> None:
         done(read_entries(self.storage, from_index, to_index, bytes_max))
 
-    # ---- entries and snapshots
+    # ---- entries
 
     def applies(self, entry: Entry) -> None:
         """Show the rules an entry that this node, if it leads, has committed by counting."""
@@ -401,46 +351,6 @@ class Process:
         raft = self.node.raft
         if raft.role is Role.LEADER and entry.term == raft.term:
             self.world.rules.commits(self.host.name, entry, self._configurations)
-
-    def take_snapshot(self) -> None:
-        """Begin a snapshot of the state, unless one is being written."""
-        machine = self.state.machine
-        if self._walk is not None or not machine.index or self.node.is_restoring:
-            return
-        meta = SnapshotMeta(machine.index, machine.term, machine.clock.stamp_ms, machine.configuration)
-        path = snapshot_path(self.snapshots, meta.last_index, meta.last_term)
-        if path.name in self.host.disk.listdir(self.snapshots):
-            return
-        self._walk = machine.snapshot = SnapshotWalk(machine.databases, machine.once.answers(), machine.digests.state())
-        writer = SnapshotWriter(
-            self.snapshots, self.host.disk, meta, self._snapshot_written, self._snapshot_failed, threaded=False
-        )
-        self._walk_on(writer)
-
-    def _walk_on(self, writer: SnapshotWriter) -> None:
-        walk = self._walk
-        if walk is None or self.state.machine.snapshot is not walk:
-            # The state was replaced meanwhile.
-            self._walk = None
-            return
-        chunk = walk.next_slice(SLICE_KEYS)
-        if chunk is not None:
-            writer.put(chunk)
-            self.world.clock.after(SLICE_US, self.host.enter, self, self._walk_on, writer)
-            return
-        self.state.machine.snapshot = self._walk = None
-        writer.finish(walk.items, walk.digest.to_bytes(8, "big"))
-        writer.run()
-
-    def _snapshot_written(self, _path: Path) -> None:
-        self.world.count("snapshots taken")
-        kept = purge_snapshots(self.snapshots, self.host.disk, keep=2)
-        if len(kept) >= 2:
-            self.node.purge(min(file.last_index for file in kept) + 1)
-
-    def _snapshot_failed(self, error: DiskFailed) -> None:
-        self.world.trace("%s cannot write a snapshot: %s", self.host.name, error)
-        remove_temporaries(self.snapshots, self.host.disk)
 
 
 def _terms(end: LogEnd) -> Sequence[tuple[int, int]]:

@@ -3,7 +3,7 @@
 Rules, by the Raft paper's names where it has one:
 
     election safety        one leader a term
-    one vote               a voter gives its vote to one candidate a term, also across restarts
+    one vote               a voter gives its vote to one candidate a term, also across restarts; not if its disk is lost
     state machine safety   what one node applied at an index, every node applies there, and never something else
     order of applying      each node applies every index once, in order
     durable acknowledgment no follower reports more than its disk has
@@ -113,7 +113,7 @@ class Rules:
         self.applied_max = 0
         self.entries_applied = 0
         self.states_compared = 0
-        self._votes: dict[tuple[str, int], str] = {}
+        self._votes: dict[str, dict[int, str]] = {}
         self._entries: dict[int, Entry] = {}
         self._digests: dict[int, tuple[str, int]] = {}
         self._applied: dict[str, int] = {}
@@ -130,9 +130,17 @@ class Rules:
 
     def votes(self, voter: str, candidate: str, term: int) -> None:
         """Note a vote that leaves a node."""
-        earlier = self._votes.setdefault((voter, term), candidate)
+        earlier = self._votes.setdefault(voter, {}).setdefault(term, candidate)
         if earlier != candidate:
             raise RuleBroken("one vote", f"{voter} votes for {candidate} in term {term}, and has voted for {earlier}")
+
+    def loses_disk(self, voter: str) -> None:
+        """Note that a node begins anew, in quarantine, and cannot know its votes.
+
+        It is safe to vote again once a leader has committed an entry without it: whoever got its vote before has not
+        that entry, and a majority that voted for them would have refused the leader's append, or refuses them now.
+        """
+        self._votes.pop(voter, None)
 
     def acknowledges(self, name: str, index: int) -> None:
         """Note that a node reports its log to be durable up to an index."""

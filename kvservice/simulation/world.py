@@ -57,6 +57,8 @@ class World:
         self._last_host = 0
         self._is_changing = False
         self._has_faults = False
+        self._healed: list[Host] = []
+        """Where clients go while liveness is asked for: they have found out who is well, and hurry."""
         self.tick_us, ticks = random.choice(TICKS)
         self.outcome_timeout_ms = 50 * ticks.election_ticks_max
         """In ticks of 10 ms, which the driver counts: five seconds."""
@@ -83,6 +85,7 @@ class World:
             for number in range(1, random.randrange(3, 6))
         ]
         for host in self.hosts.values():
+            host.was_member = True
             host.start()
 
     # ---- what it is made of
@@ -157,7 +160,7 @@ class World:
             self.clock.after(SECOND_US, self._retire, name)
 
     def _doors(self) -> list[Door]:
-        return [host for host in self.hosts.values() if not host.is_retired]
+        return [host for host in self._healed or self.hosts.values() if not host.is_retired]
 
     # ---- what faults need
 
@@ -189,7 +192,7 @@ class World:
     def new_member(self) -> str:
         """Return the name of a machine that was never a member, or may become one again."""
         for host in self.hosts.values():
-            if not host.incarnation:
+            if not host.was_member and not host.is_retired:
                 return host.name
         return self.add_host().name
 
@@ -237,6 +240,9 @@ class World:
 
     def _safety(self, seconds: int) -> None:
         self.trace("-- anything may fail: %s", ", ".join(self.fault_kinds))
+        self._healed = []
+        for client in self.clients:
+            client.hurry(False)
         self._has_faults = True
         self._next_fault()
         self.clock.run_until(self.clock.now_us + seconds * SECOND_US)
@@ -255,6 +261,9 @@ class World:
         self._next_fault()
 
     def _heal(self, hosts: list[Host]) -> None:
+        self._healed = hosts
+        for client in self.clients:
+            client.hurry(True)
         self.network.heal()
         self.clear_up()
         for host in hosts:

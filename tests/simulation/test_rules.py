@@ -43,6 +43,16 @@ def test_a_voter_has_one_vote_a_term() -> None:
         rules.votes("a", "c", 1)
 
 
+def test_a_voter_whose_disk_is_lost_cannot_know_its_votes() -> None:
+    rules = three()
+    rules.votes("a", "b", 1)
+    rules.loses_disk("c")
+    with pytest.raises(RuleBroken, match="one vote"):
+        rules.votes("a", "c", 1)
+    rules.loses_disk("a")
+    rules.votes("a", "c", 1)
+
+
 def test_every_node_applies_the_same_in_order() -> None:
     rules = three()
     rules.applies("a", entry(1))
