@@ -76,6 +76,7 @@ class Event(StrEnum):
     DRAIN_STARTED = "drain_started"
     DRAIN_TIMED_OUT = "drain_timed_out"
     COMMAND_DEFECT = "command_defect"
+    DEFECT_FOUND = "defect_found"
     EVENT_LOOP_STALLED = "event_loop_stalled"
     LIBRARY_MESSAGE = "library_message"
 

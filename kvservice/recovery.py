@@ -53,15 +53,23 @@ async def open_log(directory: Path, disk: Disk, config: Config, salt: bytes, *, 
     return wal
 
 
-async def load_snapshot(directory: Path, disk: Disk, machine: Machine, log_first_index: int) -> SnapshotMeta | None:
+async def load_snapshot(
+    directory: Path,
+    disk: Disk,
+    machine: Machine,
+    log_first_index: int,
+    on_damaged: Callable[[Damaged], None] = lambda _error: None,
+) -> SnapshotMeta | None:
     """Load the newest valid snapshot into an empty machine; None if the log holds everything from its first entry on.
 
-    Raises Damaged if no whole snapshot is left from which the log goes on.
+    ``on_damaged`` is told of each that was passed over. Raises Damaged if no whole snapshot is left from which the log
+    goes on.
     """
     remove_temporaries(directory, disk)
     choice = await asyncio.to_thread(newest_valid, directory, disk, log_first_index=log_first_index)
     for error in choice.damaged:
         log.error(Event.DAMAGE_FOUND, error=str(error))
+        on_damaged(error)
     return await load_file(choice.newest.path, disk, machine) if choice.newest is not None else None
 
 

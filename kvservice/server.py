@@ -7,7 +7,7 @@ leader is known. Order of a stop (SIGTERM, SIGINT, SHUTDOWN): readiness off → 
 
 Guarantees: exit code 0 after a clean stop, 1 if a port cannot be had or anything unforeseen happens, 2 if the settings
 do not fit the data or the other nodes, 3 if the data directory is damaged, in use, of another format, or a write to it
-failed. Nothing is acknowledged after a disk error.
+failed. Nothing is acknowledged after a disk error, or after a defect that cut the consensus driver short.
 Leaves to the caller: settings (kvservice/config_load).
 """
 
@@ -34,6 +34,7 @@ from kvservice.commands.registry import TABLE
 from kvservice.commands.table import Command
 from kvservice.config import Config
 from kvservice.config_values import HostPort
+from kvservice.defects import watch_loop
 from kvservice.gateway.listener import Listener
 from kvservice.housekeeping import Housekeeping
 from kvservice.keyspace.database import TooFewDatabases
@@ -92,11 +93,14 @@ class Server:
         self._is_draining = False
         self._is_announced = False
         self._disk_failure: StorageError | None = None
+        self._has_failed = False
+        """Whether nothing may be acknowledged, snapshotted or sealed any more."""
 
     async def serve(self) -> int:
         """Run the node; return the exit code."""
         self.loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
+        watch_loop(self.loop, self._broken)
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._stop.set)
         log.info(Event.NODE_STARTING, pid=os.getpid(), data_dir=str(self.config.data_dir))
@@ -132,7 +136,8 @@ class Server:
         self.members = Members(config.name, Addresses(""))
         self.service.group = GroupView(self.service, self.members)
         self.planes = Planes(self.service, self, self.members, self.lag)
-        self.peers = PeerPlane(config, self.members, directory.snapshots, self.disk, directory.salt.hex())
+        incarnation = directory.count_start(time_ns())
+        self.peers = PeerPlane(config, self.members, directory.snapshots, self.disk, directory.salt.hex(), incarnation)
         self.group = Group(
             config,
             directory,
@@ -185,7 +190,7 @@ class Server:
         await self.planes.stop_admin()
 
     def _ready(self) -> None:
-        self.service.refusal = None
+        self.service.refusal = self.group.refusal
         limit = MemoryLimit(self.service)
         snapshots = self.group.snapshots
         self.housekeeping.each_tick += [snapshots.start_if_due, limit.refresh, self._reap, self._announce]
@@ -235,8 +240,17 @@ class Server:
             return
         self._disk_failure = error
         self._exit_code = EXIT_STORAGE
-        self.group.stop()
         log.error(Event.DISK_FAILED, error=str(error))
+        self._end_at_once()
+
+    def _broken(self) -> None:
+        """Stop at once after a defect in the consensus driver: what it would say next could be wrong."""
+        self._exit_code = self._exit_code or EXIT_FAILURE
+        self._end_at_once()
+
+    def _end_at_once(self) -> None:
+        self._has_failed = True
+        self.group.stop()
         for session in list(self.service.sessions.values()):
             session.close(after_replies=False)
         self._stop.set()
@@ -245,19 +259,20 @@ class Server:
         self._is_draining = True
         log.info(Event.DRAIN_STARTED)
         self.housekeeping.stop()
-        if self._disk_failure is None:
+        if not self._has_failed:
             await self.group.hand_over()
         await self.listener.stop()
-        if self._disk_failure is None:
+        if not self._has_failed:
             self.service.flush()
             self.service.drain()
             await self._finish_pending()
+        if not self._has_failed:
             await self.group.snapshots.save_and_wait()
         self.group.stop()
         for session in list(self.service.sessions.values()):
             session.close(after_replies=True)
         await self.planes.stop_api()
-        await self._close_log(seal=self._disk_failure is None)
+        await self._close_log(seal=not self._has_failed)
 
     async def _close_log(self, *, seal: bool) -> None:
         has_log = self.group.wal is not None
@@ -273,7 +288,7 @@ class Server:
     async def _finish_pending(self) -> None:
         deadline = self.loop.time() + self.config.shutdown_timeout_seconds
         node, forwarder = self.service.node, self.service.forwarder
-        while (node.proposals_pending or forwarder.calls_pending) and self._disk_failure is None:
+        while (node.proposals_pending or forwarder.calls_pending) and not self._has_failed:
             if self.loop.time() > deadline:
                 log.warning(Event.DRAIN_TIMED_OUT, proposals=node.proposals_pending + forwarder.calls_pending)
                 return

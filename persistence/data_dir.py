@@ -5,19 +5,21 @@ Guarantees:
 - META is written atomically and carries a checksum: it is as it was written, or `Damaged` is raised.
 - A directory of an unknown format version is refused before anything in it is changed. Foreign files are left alone.
 - `set_aside` deletes nothing: what is damaged is kept under another name.
+- No two starts on one directory get the same number from `count_start`, and a later one gets a greater.
 Leaves to the caller: what identity and charter mean and whether they fit, random bytes for the salt, and calling
 `mark_log_created` once the log has its first segment, so that a log that vanished later is told from a new one.
 
 Layout:
 
-    META         JSON: format, identity (hex), salt (hex), log_created, charter (hex),
+    META         JSON: format, identity (hex), salt (hex), log_created, charter (hex), incarnation,
                  crc32c over the others as compact JSON
     LOCK         flock; holds the pid of its holder as text
     wal/         persistence.segment
     snapshots/   persistence.snapshot_format
     damaged/     what `set_aside` has moved away
 
-Format 1 has no charter; such a directory is read, and has format 2 once its META is written again.
+Format 1 has no charter; such a directory is read, and has format 2 once its META is written again. Early directories
+of format 2 have no incarnation, which then is 0.
 """
 
 import fcntl
@@ -55,6 +57,8 @@ class Meta(NamedTuple):
     """Whether the log exists: from then on an empty `wal` is damage."""
     charter: bytes = b""
     """What the node has to know before its log can be read; empty until it was written."""
+    incarnation: int = 0
+    """The number of the last start that was counted."""
 
 
 class DataDir:
@@ -128,8 +132,17 @@ class DataDir:
         created = self.meta.log_created if log_created is None else log_created
         self._write(self.meta._replace(charter=charter, log_created=created))
 
+    def count_start(self, least: int) -> int:
+        """Return a number greater than that of any earlier start, at least ``least``; durable. Raises `DiskFailed`.
+
+        With a clock for ``least``, the numbers grow also over the loss of the directory, if the clock does.
+        """
+        incarnation = max(least, self.meta.incarnation + 1)
+        self._write(self.meta._replace(incarnation=incarnation))
+        return incarnation
+
     def set_aside(self, names: Sequence[str], label: str) -> list[Path]:
-        """Move files and directories of these names into `damaged`, and make the directories anew.
+        """Move files and directories of these relative paths into `damaged`, and make the directories anew.
 
         Returns where they are now. `label` goes in front of each name. Raises `DiskFailed`.
         """
@@ -159,19 +172,20 @@ class DataDir:
 def set_aside(path: Path, disk: Disk, names: Sequence[str], label: str) -> list[Path]:
     """Move files and directories of a data directory into its `damaged`; return where they are now.
 
-    What is not there is passed over. Raises `DiskFailed`.
+    ``names`` are relative paths. What is not there is passed over. Raises `DiskFailed`.
     """
     target = path / DAMAGED
     disk.make_dirs(target)
-    present = set(disk.listdir(path))
     moved = []
     for name in names:
-        if name in present:
-            place = target / f"{label}-{name}"
-            disk.rename(path / name, place)
+        source = path / name
+        if source.name in disk.listdir(source.parent):
+            place = target / f"{label}-{source.name}"
+            disk.rename(source, place)
             moved.append(place)
     disk.fsync_dir(target)
-    disk.fsync_dir(path)
+    for parent in dict.fromkeys([path, *((path / name).parent for name in names)]):
+        disk.fsync_dir(parent)
     return moved
 
 
@@ -219,6 +233,7 @@ def _fields(meta: Meta) -> dict[str, object]:
         "salt": meta.salt.hex(),
         "log_created": meta.log_created,
         "charter": meta.charter.hex(),
+        "incarnation": meta.incarnation,
     }
 
 
@@ -257,4 +272,5 @@ def read_meta(path: Path, disk: Disk) -> Meta | None:
         bytes.fromhex(fields["salt"]),
         bool(fields["log_created"]),
         bytes.fromhex(fields.get("charter", "")),
+        int(fields.get("incarnation", 0)),
     )

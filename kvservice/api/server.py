@@ -48,6 +48,8 @@ def options(config: Config) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", config.grpc_max_message_bytes),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
+        # What a ping waits for its answer is this one; without it, a minute whatever the time-out above says.
+        ("grpc.http2.ping_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
         # Clients often ping every 10 to 30 s; the default of 5 minutes answers that with GOAWAY too_many_pings.
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),

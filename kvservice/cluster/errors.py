@@ -9,6 +9,7 @@ Tree::
     └── QuorumAtRisk         after the removal no majority would answer
     NotAppliedError
     ├── NotTheLeader         another node carries this out; ``metadata`` say which and where
+    ├── Removed              this node belongs to the cluster no more: data commands go to another one
     └── ChangeInProgress     another change of the members, or a hand-over, is under way
 
 Guarantees: as those of kvservice.errors; ``metadata`` go into the ErrorInfo of the status.
@@ -58,6 +59,14 @@ class NotTheLeader(NotLeader):
             f"ask the leader, {leader}{where}" if leader else "this node does not lead, and knows no leader"
         )
         self.metadata = {"leader": leader, "leader_grpc_address": leader_grpc_address}
+
+
+class Removed(NotAppliedError):
+    """This node belongs to the cluster no more."""
+
+    resp_prefix = "CLUSTERDOWN"
+    reason = "REMOVED"
+    default_text = "This node was removed from the cluster; connect to a member"
 
 
 class ChangeInProgress(NotAppliedError):

@@ -14,6 +14,8 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from pathlib import Path
+from time import CLOCK_BOOTTIME, clock_gettime_ns
 from typing import TYPE_CHECKING, Final
 
 from kvservice import recovery
@@ -21,12 +23,13 @@ from kvservice.cluster import charter as charters
 from kvservice.cluster.admin import furthest_voter
 from kvservice.cluster.charter import Charter
 from kvservice.cluster.members import Members
-from kvservice.cluster.opening import Opened, charter_of, open_group
+from kvservice.cluster.opening import Opened, charter_of, open_group, set_aside_snapshots
 from kvservice.cluster.peer_plane import PeerPlane
+from kvservice.cluster.removal import Removal
 from kvservice.cluster.ticks import Ticks
 from kvservice.commands.registry import TABLE
 from kvservice.config import Config
-from kvservice.errors import Loading, RequestError
+from kvservice.errors import Loading, RedanError, RequestError
 from kvservice.forwarding.streams import dial, serve_forward
 from kvservice.keyspace.machine import Machine
 from kvservice.logs import Event, Log
@@ -40,6 +43,7 @@ from persistence.wal import Wal
 from replication.core.membership import Change, ChangeKind, Configuration
 from replication.core.messages import InstallSnapshot
 from replication.errors import ReplicationError
+from replication.leased_node import LeasedNode
 from replication.node import Node
 from replication.ports import CrashPoint
 from replication.threaded_reader import ThreadedReader
@@ -53,8 +57,6 @@ HAND_OVER_SECONDS: Final = 2.0
 POLL_SECONDS: Final = 0.005
 DIGEST_TICKS: Final = 100
 """Peers are told of our state, and compared with it, once a second."""
-ASK_TICKS: Final = 200
-"""Two seconds without a leader, several elections: time to ask whether the others have one without this node."""
 FIRST_TOKEN: Final = 0
 """Of what is written before there is a node, whose own begin at 1."""
 
@@ -101,8 +103,8 @@ class Group:
         self._tasks: set[asyncio.Task[None]] = set()
         self._leader_seen: tuple[str | None, int] = (None, 0)
         self._is_quarantined = False
-        self._is_removed = False
-        self._leaderless_ticks = 0
+        self._is_replacing_snapshot = False
+        self._removal = Removal(service, members, lambda: self._spawn(self._ask_whether_removed()))
         self._on_durable: Callable[[int], None] = lambda _token: None
 
     # -- opening ------------------------------------------------------------------------------------------------------
@@ -171,7 +173,8 @@ class Group:
     def _new_node(self, opened: Opened) -> Node:
         call = self._loop.call_soon_threadsafe
         self._reader = ThreadedReader(opened.storage, call)
-        node = Node(
+        kind = LeasedNode if self._config.read_mode == "lease" else Node
+        node = kind(
             opened.raft,
             opened.storage,
             self._service.runner,
@@ -184,6 +187,8 @@ class Group:
             on_damage=self._old_entries_damaged,
             on_failed=self._on_failed,
         )
+        if isinstance(node, LeasedNode):
+            node.lease_clock_ms = lambda: clock_gettime_ns(CLOCK_BOOTTIME) // 1_000_000
         self._on_durable = node.durable
         return node
 
@@ -192,6 +197,7 @@ class Group:
         service.runner.on_configuration.append(self._configuration_changed)
         service.runner.on_restore = self._restore
         dial(service.forwarder, self._peers.peers.open_forward)
+        self._peers.on_useless_snapshot = self._snapshot_useless
         self._peers.attach(node, lambda stream: serve_forward(service, stream), self._digest_received)
 
     # -- what it is ---------------------------------------------------------------------------------------------------
@@ -207,13 +213,18 @@ class Group:
         reasons = []
         if node is None or node.leader_id is None:
             reasons.append("no leader")
-        if self._is_removed or (self._members.cluster_id and self._members.name not in self._members):
+        if self._removal.is_removed or (self._members.cluster_id and self._members.name not in self._members):
             reasons.append("not a member")
         if node is not None and node.raft.is_quarantined:
             reasons.append("quarantined")
         if node is not None and node.is_restoring:
             reasons.append("loading a snapshot")
         return reasons
+
+    @property
+    def refusal(self) -> RedanError | None:
+        """What clients are told instead of being served, once the log is read; None in the ordinary course."""
+        return self._removal.refusal
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -226,13 +237,7 @@ class Group:
             self._leader_seen = seen
             log.info(Event.LEADER_CHANGED, leader=seen[0] or "", term=seen[1])
             self._mind_own_address(node)
-        if seen[0] is not None:
-            self._leaderless_ticks = 0
-            self._is_removed = False
-        else:
-            self._leaderless_ticks += 1
-            if self._leaderless_ticks % ASK_TICKS == 0 and not self._is_removed:
-                self._spawn(self._ask_whether_removed())
+        self._removal.tick(node)
         if self._is_quarantined and not node.raft.is_quarantined:
             self._is_quarantined = False
             log.info(Event.QUARANTINE_ENDED, index=node.applied_index)
@@ -249,9 +254,9 @@ class Group:
             self._peers.peers.send_digest(StateDigest(*newest))
 
     async def _ask_whether_removed(self) -> None:
-        if await self._peers.is_removed() and self._leaderless_ticks:
-            self._is_removed = True
-            log.error(Event.REMOVED_FROM_CLUSTER, cluster=self._members.cluster_id)
+        is_removed = await self._peers.is_removed()
+        if self.node is not None:
+            self._removal.answered(self.node, is_removed=is_removed)
 
     def _mind_own_address(self, node: Node) -> None:
         """Tell the others where this node is reached now, if it leads and has moved."""
@@ -288,6 +293,24 @@ class Group:
         with suppress(RequestError):  # one is being written already
             self.snapshots.save()
 
+    def _snapshot_useless(self, path: Path | None, reason: str) -> None:
+        """Take a snapshot for a peer that needs one, in place of the damaged one at ``path`` if there is one."""
+        # While one is being written there is nothing to do: the peer asks once more when it is there.
+        if not self._is_replacing_snapshot and not self.snapshots.in_progress:
+            self._is_replacing_snapshot = True
+            self._spawn(self._replace_snapshot(path, reason))
+
+    async def _replace_snapshot(self, path: Path | None, reason: str) -> None:
+        try:
+            if path is not None:
+                await asyncio.to_thread(set_aside_snapshots, self._directory, [path], reason)
+            with suppress(RequestError):
+                self.snapshots.save()
+        except StorageError as error:
+            self._on_failed(error)
+        finally:
+            self._is_replacing_snapshot = False
+
     def _restore(self, snapshot: InstallSnapshot) -> None:
         log.info(Event.SNAPSHOT_RECEIVED, index=snapshot.last_index, term=snapshot.last_term)
         self._spawn(self._load_received(snapshot))
@@ -310,7 +333,7 @@ class Group:
         service.machine.replace_by(fresh)
         self.snapshots.last_index = max(self.snapshots.last_index, index)
         if service.refusal is loading:
-            service.refusal = None
+            service.refusal = self.refusal
         node.restored()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

@@ -8,7 +8,8 @@ C. it has a snapshot and neither: a backup that was put there; this node alone f
 D. it is empty: kvservice/cluster/bootstrap decides.
 
 Damage (``open_group``): what cannot be read is moved aside, and the node begins anew in quarantine, if it knows other
-members who can give it everything again. Where it knows nobody, the damage is raised: nothing is guessed.
+members who can give it everything again. Where it knows nobody, the damage is raised: nothing is guessed. A damaged
+snapshot that an older one and the log stand in for is moved aside, and that is all.
 
 Guarantees: the charter, and after damage the quarantine, are durable before anything else is done. Nothing is deleted.
 Leaves to the caller: answering other nodes meanwhile (kvservice/cluster/peer_plane), and the exit code.
@@ -18,7 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from time import time_ns
 from typing import Final, NamedTuple
 
@@ -41,6 +43,7 @@ from replication.core.membership import Configuration
 from replication.core.raft import Raft
 from replication.core.settings import Settings
 from replication.salvage import salvage
+from replication.snapshot_receiver import remove_partial_snapshots
 from replication.storage import LogEnd, Storage
 
 TICK_MS: Final = 10
@@ -150,7 +153,12 @@ async def _read_group(config: Config, directory: DataDir, disk: Disk, machine: M
     wal = await recovery.open_log(directory.wal, disk, config, directory.salt, must_exist=must_exist)
     try:
         directory.mark_log_created()
-        meta = await recovery.load_snapshot(directory.snapshots, disk, machine, wal.first_index)
+        await asyncio.to_thread(remove_partial_snapshots, directory.snapshots, disk)
+        damaged: list[Damaged] = []
+        meta = await recovery.load_snapshot(directory.snapshots, disk, machine, wal.first_index, damaged.append)
+        if damaged:
+            paths = [Path(found.file) for found in damaged]
+            await asyncio.to_thread(set_aside_snapshots, directory, paths, "; ".join(map(str, damaged)))
         storage = Storage(wal)
         index, term = (meta.last_index, meta.last_term) if meta is not None else (0, 0)
         end = await asyncio.to_thread(storage.recover, index, term)
@@ -188,6 +196,12 @@ async def _begin_anew(config: Config, directory: DataDir, disk: Disk, charter: C
     moved = await asyncio.to_thread(directory.set_aside, ["wal", "snapshots"], _label())
     log.error(Event.DAMAGE_SET_ASIDE, error=str(damage), moved=", ".join(map(str, moved)))
     return anew
+
+
+def set_aside_snapshots(directory: DataDir, paths: Sequence[Path], reason: str) -> None:
+    """Move damaged snapshots away, so that nobody begins with them. Blocks; raises DiskFailed."""
+    moved = directory.set_aside([f"{path.parent.name}/{path.name}" for path in paths], _label())
+    log.error(Event.DAMAGE_SET_ASIDE, error=reason, moved=", ".join(map(str, moved)))
 
 
 def _label() -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from time import time_ns
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -56,8 +55,10 @@ _EVENTS: Final = {
 class PeerPlane:
     """What other nodes see of this one, and it of them."""
 
-    def __init__(self, config: Config, members: Members, snapshots: Path, disk: Disk, directory_id: str) -> None:
-        # snapshots: their directory. directory_id: random, of this data directory.
+    def __init__(
+        self, config: Config, members: Members, snapshots: Path, disk: Disk, directory_id: str, incarnation: int
+    ) -> None:
+        # snapshots: their directory. directory_id: random, of this data directory. incarnation: greater at each start.
         self._config = config
         self._members = members
         self._snapshots = snapshots
@@ -68,9 +69,11 @@ class PeerPlane:
         self._receiver: SnapshotReceiver | None = None
         self.first = Configuration(())
         """What the settings say of the first members; told to others that found a cluster."""
+        self.on_useless_snapshot: Callable[[Path | None, str], None] = lambda _path, _reason: None
+        """Told which snapshot is damaged and how, or with None that there is none for a peer that needs one."""
         options = PeerOptions(snapshot_bytes_per_second=config.snapshot_transfer_bytes_per_second)
         tls = _tls_of(config)
-        self.identity = NodeIdentity(config.name, time_ns())
+        self.identity = NodeIdentity(config.name, incarnation)
         self.dialer = Dialer(options, tls)
         self.servicer = PeerServicer(
             self.identity,
@@ -80,7 +83,13 @@ class PeerPlane:
             on_unheard=lambda sender: self.peers.unheard(sender),
         )
         self._server = PeerServer(str(config.peer_addr), self.servicer, options, tls)
-        sender = SnapshotSender(snapshots, disk, self.identity, self.dialer)
+        sender = SnapshotSender(
+            snapshots,
+            disk,
+            self.identity,
+            self.dialer,
+            on_useless=lambda path, reason: self.on_useless_snapshot(path, reason),
+        )
         self.peers = Peers(self.identity, self.dialer, sender, hears=self.servicer.hears, on_event=self._happened)
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -230,9 +239,10 @@ class PeerPlane:
                 answer = answer_of(await self.peers.introduce(address, request, ASK_SECONDS))
             except (grpc.aio.AioRpcError, OSError, ValueError):
                 continue
-            is_later = answer.cluster_id == members.cluster_id and answer.commit_index > members.configuration_index
             # Somebody who knows less may not have heard yet that this node was added.
-            if is_later and answer.leader and members.name not in answer.configuration.members:
+            least = members.configuration_index + (members.name in members)
+            is_late = answer.cluster_id == members.cluster_id and answer.commit_index >= least
+            if is_late and answer.leader and members.name not in answer.configuration.members:
                 return True
         return False
 

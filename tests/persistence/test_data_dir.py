@@ -60,7 +60,7 @@ def test_a_directory_of_the_first_format_is_read_and_keeps_what_it_has() -> None
     disk = FaultyDisk()
     open_dir(disk)
     fields = json.loads(disk.content(PATH / "META"))
-    del fields["charter"], fields["crc32c"]
+    del fields["charter"], fields["incarnation"], fields["crc32c"]
     fields["format"] = 1
     old = {**fields, "crc32c": _checksum(fields)}
     data_dir = open_dir(FaultyDisk({PATH / "META": json.dumps(old).encode()}), b"other", b"otherone")
@@ -74,6 +74,23 @@ def test_what_is_set_aside_is_kept_and_the_directories_are_there_anew(tmp_path: 
         assert moved == tmp_path / "data" / "damaged" / "7-wal"
         assert (moved / "x.wal").read_bytes() == b"content"
         assert list(data_dir.wal.iterdir()) == []
+
+
+def test_one_file_of_a_directory_can_be_set_aside(tmp_path: Path) -> None:
+    with open_real(tmp_path / "data") as data_dir:
+        for name in ("a.snap", "b.snap"):
+            (data_dir.snapshots / name).write_bytes(name.encode())
+        (moved,) = data_dir.set_aside(["snapshots/b.snap"], "7")
+        assert moved == tmp_path / "data" / "damaged" / "7-b.snap"
+        assert moved.read_bytes() == b"b.snap"
+        assert [path.name for path in data_dir.snapshots.iterdir()] == ["a.snap"]
+
+
+def test_every_start_has_a_greater_number_also_when_the_clock_was_set_back() -> None:
+    disk = FaultyDisk()
+    numbers = [open_dir(disk).count_start(least) for least in (1000, 2000, 500)]
+    numbers.append(open_dir(disk.after_power_cut()).count_start(0))
+    assert numbers == [1000, 2000, 2001, 2002]
 
 
 def test_a_second_holder_is_refused_by_name_until_the_first_lets_go(tmp_path: Path) -> None:
