@@ -25,7 +25,7 @@ from replication.core.messages import AppendReply, Entry, EntryKind, HeartbeatRe
 from replication.core.progress import Progress, ProgressState
 from replication.core.quorum import committed_index, is_granted
 from replication.core.read_index import ReadRounds
-from replication.core.sending import nudge, send_commit_index, send_heartbeat, send_heartbeats
+from replication.core.sending import nudge, send_appends, send_commit_index, send_heartbeat, send_heartbeats
 from replication.core.settings import Role
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def add_progress(raft: Raft, *, is_heard: bool) -> None:
 
 
 def tick(raft: Raft) -> None:
-    """Let 10 ms pass: heartbeats, the check for a majority, a transfer that takes too long."""
+    """Let 10 ms pass: heartbeats, what waited for company, the check for a majority, a transfer that takes too long."""
     raft.ticks += 1
     raft.election_elapsed += 1
     raft.heartbeat_elapsed += 1
@@ -102,6 +102,7 @@ def tick(raft: Raft) -> None:
         send_heartbeats(raft)
     else:
         send_commit_index(raft)
+    send_appends(raft, 0)
 
 
 def has_active_majority(raft: Raft) -> bool:

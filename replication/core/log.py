@@ -133,6 +133,18 @@ class RaftLog:
                 return entries[:count], size - len(entry[4])
         return entries, size
 
+    def is_small(self, first: int, bytes_max: int) -> bool:
+        """Tell whether the entries from ``first`` on are in memory, and their payload is smaller than ``bytes_max``."""
+        start = first - self.memory_first
+        if start < 0:
+            return False
+        size = 0
+        for entry in self.entries[start:]:
+            size += len(entry[4])
+            if size >= bytes_max:
+                return False
+        return bytes_max > 0
+
     @property
     def replay_end(self) -> int:
         """The last committed entry that the driver has to read from disk and apply first; ``applied`` if none."""

@@ -37,7 +37,7 @@ def compose(raft: Raft) -> None:
             reads.waiting = []
         else:
             reads.start(raft.log.committed)
-    reached = send_appends(raft)
+    reached = send_appends(raft, raft.settings.coalesce_bytes)
     if reads.joined:
         ask_for_round(raft, reached)
 
@@ -83,14 +83,20 @@ def send_heartbeat(raft: Raft, peer: str, progress: Progress) -> None:
     raft.send(peer, Heartbeat(raft.term, commit_index, raft.reads.round))
 
 
-def send_appends(raft: Raft) -> set[str]:
-    """Send every peer the entries that its window admits; return who got an append."""
+def send_appends(raft: Raft, coalesce_bytes: int) -> set[str]:
+    """Send every peer the entries that its window admits; return who got an append.
+
+    A peer that owes an acknowledgement is sent nothing as long as fewer bytes than ``coalesce_bytes`` wait for it.
+    """
     reached: set[str] = set()
-    last_index = raft.log.last_index
+    log = raft.log
+    last_index = log.last_index
     for peer, progress in raft.progress.items():
         if progress.is_awaited or (progress.next > last_index and progress.state is not PROBE):
             continue
         if progress.is_paused or progress.is_fetching or peer in raft.lost_peers:
+            continue
+        if progress.inflight_messages and log.is_small(progress.next, coalesce_bytes):
             continue
         if send_to(raft, peer, progress):
             reached.add(peer)

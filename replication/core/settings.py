@@ -1,6 +1,7 @@
 """What a node of a group can be, and the numbers it goes by. A tick is 10 ms.
 
-Reference: Raft thesis, chapter 3; sections 9.6 (pre-vote) and 6.2 (a leader steps down without its majority).
+Reference: Raft thesis, chapter 3; sections 9.6 (pre-vote) and 6.2 (a leader steps down without its majority). RFC 896
+(Nagle) for what waits for an acknowledgement.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ class Settings(NamedTuple):
     inflight_messages_max: int = 256
     inflight_bytes_max: int = 16 << 20
     """Sent to one peer and not acknowledged: a round trip of 10 ms at more than 1 GB/s."""
+    coalesce_bytes: int = 64 << 10
+    """While a peer owes an acknowledgement, fewer bytes than this wait for it, or for the next tick, and go together:
+    every message costs both ends about as much as 20 entries do. 0 sends everything at once."""
     uncommitted_bytes_max: int = 256 << 20
     """Proposed and not applied, so that a leader without its majority does not fill the memory."""
     memory_bytes_max: int = 32 << 20

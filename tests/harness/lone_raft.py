@@ -12,7 +12,7 @@ from replication.core.membership import Configuration
 from replication.core.messages import AppendEntries, AppendReply, Entry, EntryKind, HardState, Message, VoteReply
 from replication.core.raft import Raft, Role, Settings
 
-PLAIN = Settings(pre_vote=False, check_quorum=False)
+PLAIN = Settings(pre_vote=False, check_quorum=False, coalesce_bytes=0)
 """The algorithm of the paper's section 5."""
 STAMP_MS = 0
 TICKS_MAX = 1000

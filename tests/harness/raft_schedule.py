@@ -26,6 +26,7 @@ SETTINGS = Settings(
     append_bytes_max=40,
     inflight_messages_max=4,
     inflight_bytes_max=100,
+    coalesce_bytes=20,
     uncommitted_bytes_max=400,
     memory_bytes_max=60,
 )

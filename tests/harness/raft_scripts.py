@@ -147,7 +147,8 @@ class Story:
         if entries and not term:
             term = entries[-1].term
         given: dict[str, Any] = {key: words.number(key, 0) for key in Settings._fields if words.values(key)}
-        settings = Settings(**given)
+        # Every append for itself, unless the story is about those that wait for others.
+        settings = Settings(**{"coalesce_bytes": 0, **given})
         for name in names:
             disk = Disk(HardState(term, ""), snapshot, entries)
             disk.commit_index = words.number("commit", index)
