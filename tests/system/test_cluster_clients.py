@@ -137,6 +137,37 @@ def test_a_write_with_a_request_id_runs_once_on_whatever_node_it_comes_again(clu
     assert survivors[0].client().get("n") == b"2"
 
 
+def test_a_write_whose_answer_died_with_the_leader_is_counted_once(cluster: ClusterProcesses) -> None:
+    client: Any = cluster.leader().client()
+    assert client.set("n", 0)
+    leader, (one, other) = cluster.leader(), cluster.followers()
+    sent = int(raft_of(leader)["raft_last_index"])
+    with grpc.insecure_channel(leader.grpc_endpoint) as channel:
+        call: Any = channel.unary_unary(
+            "/redan.kv.v1.KVService/Increment",
+            request_serializer=kv_pb2.IncrementRequest.SerializeToString,
+            response_deserializer=kv_pb2.IncrementResponse.FromString,
+        )
+        # Nobody acknowledges what the leader sends, so it answers nothing; what it sent waits at the others.
+        one.pause()
+        other.pause()
+        answer = call.future(kv_pb2.IncrementRequest(key=b"n", request_id="only"), timeout=TIMEOUT_S)
+        cluster.until(lambda: int(raft_of(leader)["raft_last_index"]) > sent, "the leader to send the write")
+        leader.kill()
+        with pytest.raises(grpc.RpcError) as failed:
+            answer.result()
+        assert failed.value.code() == grpc.StatusCode.UNAVAILABLE, "the connection broke"
+    one.resume()
+    other.resume()
+    cluster.until(lambda: one.client().get("n") is not None, "another leader")
+    assert one.client().get("n") == b"1", "the write outlived the leader that had not answered it"
+    assert increment(one, b"n", "only") == 1
+    assert increment(other, b"n", "only") == 1
+    leader.start()
+    assert increment(leader, b"n", "only") == 1
+    assert leader.client().get("n") == b"1"
+
+
 def test_answers_are_remembered_in_snapshots(cluster: ClusterProcesses) -> None:
     leader = cluster.leader()
     assert increment(leader, b"n", "first") == 1
