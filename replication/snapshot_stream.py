@@ -126,8 +126,13 @@ class _Transfer:
         self.snapshot = snapshot
         self.reached = 0
         """The furthest offset that was written to a stream: what goes no further is no progress."""
-        self.is_doubtful = False
-        """The file could not be read here, or what was sent of it is damaged."""
+        self.is_unreadable = False
+        """A part of the file could not be read here."""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the file may be damaged, if the transfer fails: it is checked as a whole behind its last byte."""
+        return self.is_unreadable or self.reached >= self.snapshot.size_bytes
 
 
 class SnapshotSender:
@@ -203,7 +208,6 @@ class SnapshotSender:
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError, OSError) as error:
                 reason = _text(error)
                 if isinstance(error, grpc.aio.AioRpcError) and error.code() in _FINAL:
-                    transfer.is_doubtful |= error.code() is grpc.StatusCode.DATA_LOSS
                     raise TransferFailed(reason) from error
             if transfer.reached > furthest:
                 furthest, fruitless, delay = transfer.reached, 0, options.retry_seconds_min
@@ -288,10 +292,10 @@ class SnapshotSender:
         try:
             content = self._disk.pread(snapshot.handle, count, offset)
         except DiskFailed as error:
-            transfer.is_doubtful = True
+            transfer.is_unreadable = True
             raise OSError(str(error)) from error
         if len(content) < count:
-            transfer.is_doubtful = True
+            transfer.is_unreadable = True
             raise OSError(f"{snapshot.path} ends at offset {offset + len(content)}, it had {snapshot.size_bytes} bytes")
         chunk = raft_pb2.SnapshotChunk(offset=offset, content=content, crc32c=value(content))
         return raft_pb2.TransferSnapshotRequest(chunk=chunk).SerializeToString()

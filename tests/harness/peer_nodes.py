@@ -117,7 +117,15 @@ class PeerNode:
         self.identity = NodeIdentity(name, incarnation, cluster_id=cluster_id, resp_address=f"{name}:6379")
         self.dialer = Dialer(options, tls)
         self.receiver = SnapshotReceiver(directory, self.disk, self.listener.snapshot_received)
-        self.sender = SnapshotSender(directory, self.disk, self.identity, self.dialer)
+        self.useless: list[tuple[Path | None, str]] = []
+        """Snapshots of this node that nobody can use, and why."""
+        self.sender = SnapshotSender(
+            directory,
+            self.disk,
+            self.identity,
+            self.dialer,
+            on_useless=lambda path, reason: self.useless.append((path, reason)),
+        )
         self.servicer = PeerServicer(
             self.identity,
             introduce=self._introduce,

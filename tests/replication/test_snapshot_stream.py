@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from errno import ENOSPC
+from errno import EIO, ENOSPC
 from pathlib import Path
 from time import monotonic
 
@@ -69,6 +69,7 @@ async def test_without_a_snapshot_that_is_new_enough_nothing_is_sent(tmp_path: P
         n1.knows(n2)
         with pytest.raises(TransferFailed, match="no snapshot of index 51 or later"):
             await n1.sender.send("n2", n2.address, wanted(index=51))
+        assert [path for path, _ in n1.useless] == [None]
         n1.peers.send_snapshot("n2", wanted(index=51))
         await until(lambda: n1.listener.sent)
         assert n1.listener.sent == [("n2", False)]
@@ -215,9 +216,51 @@ async def test_a_snapshot_that_is_damaged_at_its_source_gets_no_name_and_is_not_
         with pytest.raises(TransferFailed, match="the checksum of a chunk does not match"):
             await n1.sender.send("n2", n2.address, wanted())
         assert n1.sender.bytes_sent == len(content)
+        ((useless, reason),) = n1.useless
+        assert useless == path
+        assert "is damaged at offset" in reason
         assert list_snapshots(n2.directory, n2.disk) == []
         await until(lambda: not list((n2.directory / INCOMING).iterdir()))
         assert n2.listener.snapshots == []
+
+
+async def test_a_snapshot_whose_header_is_damaged_is_named_before_anything_is_sent(tmp_path: Path) -> None:
+    async with PeerNode("n1", tmp_path / "1") as n1, PeerNode("n2", tmp_path / "2") as n2:
+        path = write_snapshot(n1.directory, n1.disk, size=1000)
+        path.write_bytes(b"\0" + path.read_bytes()[1:])
+        with pytest.raises(TransferFailed, match="is damaged at offset 0"):
+            await n1.sender.send("n2", n2.address, wanted())
+        assert [useless for useless, _ in n1.useless] == [path]
+
+
+async def test_a_snapshot_that_spoils_on_its_way_is_not_held_against_its_source(tmp_path: Path) -> None:
+    class Spoiling(RealDisk):
+        def pwritev(self, handle: int, buffers: object, offset: int) -> None:
+            assert isinstance(buffers, tuple)
+            super().pwritev(handle, (bytes(len(buffers[0])),), offset)
+
+    async with PeerNode("n1", tmp_path / "1") as n1, PeerNode("n2", tmp_path / "2", disk=Spoiling()) as n2:
+        write_snapshot(n1.directory, n1.disk, size=1000)
+        with pytest.raises(TransferFailed, match="is damaged at offset 0"):
+            await n1.sender.send("n2", n2.address, wanted())
+        assert n1.useless == []
+
+
+class BadSector(RealDisk):
+    """A disk that cannot read one place of a snapshot."""
+
+    def pread(self, handle: int, count: int, offset: int) -> bytes:
+        if offset <= CHUNK_BYTES < offset + count:
+            raise DiskFailed("pread", "a test's disk", EIO)
+        return super().pread(handle, count, offset)
+
+
+async def test_a_snapshot_that_cannot_be_read_at_its_source_is_useless(tmp_path: Path) -> None:
+    async with PeerNode("n1", tmp_path / "1", disk=BadSector()) as n1, PeerNode("n2", tmp_path / "2") as n2:
+        path = write_snapshot(n1.directory, n1.disk)
+        with pytest.raises(TransferFailed, match="pread failed"):
+            await n1.sender.send("n2", n2.address, wanted())
+        assert n1.useless == [(path, "pread failed on a test's disk: Input/output error (errno 5)")]
 
 
 class FullDisk(RealDisk):
