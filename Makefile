@@ -10,6 +10,8 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # Tests run side by side in so many processes.
 JOBS ?= 2
+CORE_TESTS = tests/replication/core \
+	$(addprefix tests/replication/test_,interactions.py membership.py progress.py quorum.py raft.py raft_random.py thesis.py)
 # So many failovers of clusters of real processes the nightly run goes through.
 FAILOVERS ?= 200
 
@@ -38,7 +40,7 @@ run: install ## Serve on the default ports, with the data in ./data
 	exec $(BIN)/redan serve --data-dir ./data
 
 .PHONY: test
-test: check pytest ## All checks and the whole test suite; what CI runs
+test: check pytest core-coverage ## All checks and the whole test suite; what CI runs
 
 .PHONY: check
 check: lint typecheck proto-check config-check ## All that needs no running of tests
@@ -82,6 +84,12 @@ pytest: install ## The test suite alone; PYTEST_ARGS="-k name" narrows it
 .PHONY: nightly
 nightly: install ## What takes too long for each change; FAILOVERS=200
 	TEST_FAILOVERS=$(FAILOVERS) $(BIN)/python -m pytest -s tests/system/test_failovers.py
+
+.PHONY: core-coverage
+core-coverage: install ## Do the tests of the consensus core alone take every branch of it?
+	@mkdir -p build
+	$(BIN)/coverage run --branch --source=replication/core --data-file=build/core.coverage -m pytest -q $(CORE_TESTS)
+	$(BIN)/coverage report --data-file=build/core.coverage --show-missing --fail-under=100
 
 .PHONY: bench
 bench: install ## Side by side with redis-server, 15 minutes; JSON into bench/results; BENCH_ARGS="--quick"

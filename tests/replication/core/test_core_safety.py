@@ -346,6 +346,16 @@ def test_a_lost_append_is_found_by_the_next_heartbeats_answer() -> None:
     assert [entry.index for entry in appends(turn(raft))["n2"].entries] == [2]
 
 
+def test_a_late_acknowledgement_does_not_end_a_probe() -> None:
+    raft = established(node())
+    raft.peer_unreachable("n2")
+    assert raft.progress["n2"].match == 1
+    raft.step("n2", AppendReply(1, True, 0, 0, 0, 0))
+    assert raft.progress["n2"].state is ProgressState.PROBE
+    raft.step("n2", AppendReply(1, True, 1, 0, 0, 0))
+    assert raft.progress["n2"].state is ProgressState.REPLICATE
+
+
 def test_a_peer_that_reaches_the_base_by_itself_needs_no_snapshot() -> None:
     raft = established(node(terms=[1, 1, 1]))
     progress = raft.progress["n2"]
