@@ -204,7 +204,7 @@ class Service:
             else:
                 call = Call(session, session.db, [row] * len(commands), commands, arrived_ns, row)
                 self._enqueue(call, raw if raw is not None else encode_commands(commands))
-        elif session.pending or not (self._node.reads_at_once or self._is_stale):
+        elif session.pending or not (self._node.reads_at_once or self._is_stale or not row.needs_leader):
             call = Call(session, session.db, [row] * len(commands), commands, arrived_ns, row)
             if not self.router.read(call, raw or b""):
                 self._hold(session, commands)
@@ -303,7 +303,7 @@ class Service:
         call = Call(session, session.db, rows, group, arrived_ns, rows[0] if len(rows) == 1 else None)
         if writes := call.writes():
             self._enqueue(call, encode_commands(writes))
-        elif session.pending or not (self._node.reads_at_once or self._is_stale or not call.admitted()):
+        elif session.pending or not (self._node.reads_at_once or self._is_stale or _runs_anywhere(call)):
             self.router.read(call)
         else:
             self._deliver_and_wait(call, self.runner.read_call(call))
@@ -366,6 +366,11 @@ class Service:
     def flush(self) -> None:
         """Propose this turn's batch."""
         self.router.flush()
+
+
+def _runs_anywhere(call: Call) -> bool:
+    """Tell whether a call of refusals and the like of PING is right on whatever node."""
+    return not any(row.needs_leader for row in call.rows)
 
 
 def _are_alike(commands: list[Args]) -> bool:

@@ -80,6 +80,8 @@ class Command:
     is_data: bool = field(init=False)
     is_plain: bool = field(init=False)
     """Of the data plane and without subcommands: what the hot path takes."""
+    needs_leader: bool = field(init=False)
+    """Whether it reads or changes data, so that a round or the leader decides when it runs; PING does not."""
     deny_oom: bool = field(init=False)
     is_quick: bool = field(init=False)
     """As ``quick`` says, so that a group of them is timed as one, and each counts as an equal part of it."""
@@ -91,6 +93,7 @@ class Command:
         fixed(self, "is_write", "write" in self.flags)
         fixed(self, "is_data", self.plane is Plane.DATA)
         fixed(self, "is_plain", self.is_data and not self.subcommands)
+        fixed(self, "needs_leader", self.is_write or "readonly" in self.flags)
         fixed(self, "deny_oom", "denyoom" in self.flags)
         fixed(self, "is_quick", "fast" in self.flags if self.quick is None else self.quick)
 

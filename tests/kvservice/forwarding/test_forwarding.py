@@ -225,3 +225,28 @@ def test_only_the_leader_moves_time(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.benches["n2"].send(peer, "GET j", "GET k", "GET j")
     cluster.settle()
     assert peer.taken() == [OK, OK, b"w", None, b"w"]
+
+
+def test_what_needs_no_state_is_answered_by_any_node_also_while_nobody_leads() -> None:
+    cluster = cluster_led_by_n1()
+    for name, bench in cluster.benches.items():
+        peer = bench.peer()
+        if name == "n3":
+            bench.lead(None, 1, is_leader=False)
+        bench.send(peer, "PING")
+        bench.send(peer, "PING", "ECHO x")
+        assert texts(peer.taken()) == ["PONG", "PONG", b"x"]
+        bench.send(peer, "TIME")
+        assert len(peer.taken()) == 1
+        assert bench.service.forwarder.calls_pending == 0
+
+
+def test_what_needs_no_state_stays_behind_what_its_caller_waits_for() -> None:
+    cluster = cluster_led_by_n1()
+    for bench in cluster.benches.values():
+        peer = bench.peer()
+        bench.send(peer, "SET k 1")
+        bench.send(peer, "PING")
+        assert peer.taken() == []
+        cluster.settle()
+        assert texts(peer.taken()) == ["OK", "PONG"]
