@@ -173,7 +173,7 @@ class Load:
         self.name = name
         self._nodes = nodes
         self._stopping = threading.Event()
-        self.callers = [Caller(self, f"c{number}", Random(seed * 100 + number)) for number in range(callers)]
+        self.callers = [Caller(self, number, Random(seed * 100 + number)) for number in range(callers)]
 
     def __enter__(self) -> Load:
         for caller in self.callers:
@@ -256,14 +256,16 @@ class Load:
 class Caller(threading.Thread):
     """One client of the cluster."""
 
-    def __init__(self, load: Load, name: str, random: Random) -> None:
-        super().__init__(daemon=True, name=name)
-        self.journal = Journal(name)
+    def __init__(self, load: Load, number: int, random: Random) -> None:
+        super().__init__(daemon=True, name=f"c{number}")
+        self.journal = Journal(self.name)
         self.counts = [0, 0, 0]
         """Commands sent; of them refused, and of unknown outcome."""
         self._load = load
         self._random = random
         self._connection: Connection | None = None
+        self._turn = number
+        """Grows with each connection: callers go around the nodes, so that some are always on each of them."""
 
     def run(self) -> None:
         """Call until told to stop."""
@@ -297,8 +299,9 @@ class Caller(threading.Thread):
             nodes = self._load.nodes()
             if not nodes:
                 return None
+            self._turn += 1
             try:
-                self._connection = Connection(self._random.choice(nodes))
+                self._connection = Connection(nodes[self._turn % len(nodes)])
             except (OSError, KeyError):
                 # KeyError: it has not said yet where it listens.
                 return None
