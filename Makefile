@@ -40,7 +40,7 @@ run: install ## Serve on the default ports, with the data in ./data
 	exec $(BIN)/redan serve --data-dir ./data
 
 .PHONY: test
-test: check pytest core-coverage ## All checks and the whole test suite; what CI runs
+test: check core-coverage pytest ## All checks and the whole test suite; what CI runs
 
 .PHONY: check
 check: lint typecheck proto-check config-check ## All that needs no running of tests
@@ -88,7 +88,7 @@ nightly: install ## What takes too long for each change; FAILOVERS=200
 .PHONY: core-coverage
 core-coverage: install ## Do the tests of the consensus core alone take every branch of it?
 	@mkdir -p build
-	$(BIN)/coverage run --branch --source=replication/core --data-file=build/core.coverage -m pytest -q $(CORE_TESTS)
+	$(BIN)/coverage run --branch --source=replication/core --data-file=build/core.coverage -m pytest $(CORE_TESTS)
 	$(BIN)/coverage report --data-file=build/core.coverage --show-missing --fail-under=100
 
 .PHONY: bench
