@@ -49,6 +49,34 @@ class MeasuredNode(NodePort, Protocol):
         """Entries proposed and not yet applied."""
 
 
+class MeasuredForwarder(Protocol):
+    """What was passed on to the leader."""
+
+    @property
+    def calls_sent(self) -> int:
+        """Calls sent, repetitions included."""
+
+    @property
+    def calls_returned(self) -> int:
+        """Sent, certainly not applied, and kept to be sent again."""
+
+    @property
+    def calls_lost(self) -> int:
+        """Writes whose outcome could not be learnt."""
+
+    @property
+    def calls_pending(self) -> int:
+        """Calls that are not answered."""
+
+    @property
+    def bytes_pending(self) -> int:
+        """What they hold."""
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether there is a stream to the leader."""
+
+
 class MeasuredService(Protocol):
     """The node as /metrics sees it; kvservice.service satisfies it."""
 
@@ -71,6 +99,10 @@ class MeasuredService(Protocol):
     @property
     def node(self) -> MeasuredNode:
         """Consensus."""
+
+    @property
+    def forwarder(self) -> MeasuredForwarder:
+        """What takes calls to the leader."""
 
     @property
     def group(self) -> GroupPort:
@@ -202,6 +234,7 @@ class LogMetrics(Collector):
         yield from self._log()
         yield from self._snapshots()
         yield from self._consensus()
+        yield from self._forwarding()
         yield from self._cluster()
 
     def _log(self) -> Iterator[Metric]:
@@ -250,6 +283,17 @@ class LogMetrics(Collector):
         yield _gauge("redan_raft_applied_index", "Index of the last applied entry.", node.applied_index)
         yield _gauge("redan_raft_proposals_pending", "Entries proposed and not yet applied.", node.proposals_pending)
         yield _gauge("redan_replay_pending_entries", "Entries of earlier runs still to apply.", node.replay_remaining)
+
+    def _forwarding(self) -> Iterator[Metric]:
+        forwarder = self._service.forwarder
+        yield _gauge("redan_forwarding_linked", "1 where commands can go to the leader.", int(forwarder.is_linked))
+        yield _counter("redan_forwarded_calls", "Calls sent to the leader, repetitions included.", forwarder.calls_sent)
+        yield _counter(
+            "redan_forwarded_calls_returned", "Sent, certainly not applied, and sent again.", forwarder.calls_returned
+        )
+        yield _counter("redan_forwarded_calls_lost", "Writes of unknown outcome.", forwarder.calls_lost)
+        yield _gauge("redan_forwarding_pending_calls", "Calls that wait for the leader.", forwarder.calls_pending)
+        yield _gauge("redan_forwarding_pending_bytes", "Memory of these calls.", forwarder.bytes_pending)
 
     def _cluster(self) -> Iterator[Metric]:
         group, name = self._service.group, self._service.config.name

@@ -40,9 +40,10 @@ class Connection:
     def send(self, commands: list[list[bytes]]) -> list[bytes]:
         """Run commands in order; return one raw RESP2 reply for each."""
         self.socket.sendall(b"".join(map(encode_command, commands)))
-        return [self._read_reply() for _ in commands]
+        return [self.receive() for _ in commands]
 
-    def _read_reply(self) -> bytes:
+    def receive(self) -> bytes:
+        """Return the next raw RESP2 reply."""
         while True:
             try:
                 end = end_of_reply(self._received, 0)

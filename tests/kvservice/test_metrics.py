@@ -25,12 +25,24 @@ class MeasuredNode(FakeNode):
     proposals_pending = 2
 
 
+class Forwarded:
+    """What was passed on."""
+
+    is_linked = True
+    calls_sent = 5
+    calls_returned = 2
+    calls_lost = 1
+    calls_pending = 3
+    bytes_pending = 4000
+
+
 class MeasuredService(FakeService):
     """A node to be scraped."""
 
     def __init__(self) -> None:
         super().__init__()
         self.node: MeasuredNode = MeasuredNode()
+        self.forwarder = Forwarded()
 
 
 class Scraped:
@@ -198,6 +210,14 @@ def test_the_leader_tells_how_far_each_peer_is_and_whose_state_differs(scraped: 
     assert samples[("redan_raft_peer_match_index", "n3")] == 5
     assert samples[("redan_raft_peer_lag_entries", "n3")] == 7
     assert (samples[("redan_raft_peer_active", "n2")], samples[("redan_raft_peer_active", "n3")]) == (1, 0)
+
+
+def test_a_follower_tells_what_it_passes_on(scraped: Scraped) -> None:
+    samples = scraped.samples()
+    calls = [samples[f"redan_forwarded_calls{word}_total",] for word in ("", "_returned", "_lost")]
+    assert calls == [5, 2, 1]
+    assert samples["redan_forwarding_linked",] == 1
+    assert (samples["redan_forwarding_pending_calls",], samples["redan_forwarding_pending_bytes",]) == (3, 4000)
 
 
 def test_a_follower_does_not_tell_how_far_others_are(scraped: Scraped) -> None:
