@@ -33,6 +33,10 @@ class Killed(BaseException):
     """The process is killed at a crash point."""
 
 
+def _nothing() -> None:
+    """Let a process only catch up."""
+
+
 class Trace(Protocol):
     """Where hosts tell what happens."""
 
@@ -115,6 +119,7 @@ class Host:
             self._inbox.append((act, arguments))
             return
         try:
+            process.catch_up()
             act(*arguments)
             process.settle()
         except PowerCut:
@@ -182,6 +187,8 @@ class Host:
 
     def pause(self) -> None:
         """Stop the process as SIGSTOP does: what arrives waits."""
+        if self.process is not None:
+            self.enter(self.process, _nothing)
         self.is_paused = self.process is not None
 
     def resume(self) -> None:
@@ -190,6 +197,8 @@ class Host:
             self.is_paused = False
             inbox, self._inbox = self._inbox, deque()
             process = self.process
+            if process is not None:
+                process.skip_ticks()
             for act, arguments in inbox:
                 if process is not None:
                     self.enter(process, act, *arguments)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kvservice.recovery import new_raft
 from kvservice.simulation.clients import Client, ClientSession
 from kvservice.simulation.host import Host
+from kvservice.simulation.idle import idle_ticks, sleep
 from kvservice.simulation.rules import RuleBroken
 from kvservice.simulation.snapshots import SimulatedSnapshots
 from kvservice.simulation.state import SimulatedState
@@ -39,6 +40,7 @@ from replication.entry_reader import read_entries
 from replication.node import Node
 from replication.ports import Fetched
 from replication.salvage import salvage
+from replication.snapshot_receiver import remove_partial_snapshots
 from replication.storage import LogEnd, Storage
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 OPTIONS: Final = WalOptions("always", 1000, 64 * 1024)
 HOUSEKEEPING_US: Final = 500_000
+NEVER_US: Final = 1 << 62
 
 
 class WatchedStorage(Storage):
@@ -90,6 +93,12 @@ class Process:
         self._sessions: list[ClientSession] = []
         self._is_writing = False
         self._is_ready = False
+        self._ticked_us = 0
+        """The moment of the last tick that was counted."""
+        self._idle_ticks = 0
+        """How many of the next ones have only to be counted."""
+        self._wakes_us = NEVER_US
+        """When the event is due that the next tick which is not idle will be called by."""
         self._configurations: list[Configuration] = []
         self.wal: Wal
         self.storage: WatchedStorage
@@ -143,6 +152,7 @@ class Process:
         self.state.attach(self.node)
         self.is_up = True
         self.world.network.attach(host.name, self)
+        self._ticked_us = self.world.clock.now_us
         self.node.start()
         self._tick()
         self._housekeep()
@@ -154,6 +164,7 @@ class Process:
         if report.torn is not None:
             self.world.count("torn tails cut")
         remove_temporaries(self.snapshots, disk)
+        remove_partial_snapshots(self.snapshots, disk)
         choice = newest_valid(self.snapshots, disk, log_first_index=self.wal.first_index)
         if choice.damaged and not host.has_rotted:
             raise RuleBroken("no damage by itself", f"{host.name}: {choice.damaged[0]}")
@@ -217,14 +228,37 @@ class Process:
         """Whether it may not vote yet."""
         return self.is_up and self.node.raft.is_quarantined
 
+    def catch_up(self) -> None:
+        """Let the ticks happen that are due; hot. All but the last were found to be idle by `settle`."""
+        if not self.is_up:
+            return
+        due = (self.world.clock.now_us - self._ticked_us) // self._tick_us
+        if due <= 0:
+            return
+        self._ticked_us += due * self._tick_us
+        idle = min(due, self._idle_ticks)
+        if idle:
+            sleep(self.node, idle)
+            self._idle_ticks -= idle
+        for _ in range(due - idle):
+            self._tick()
+
+    def skip_ticks(self) -> None:
+        """Have stood still: one tick is due then and no more, see `kvservice.cluster.ticks`."""
+        self._ticked_us = max(self._ticked_us, self.world.clock.now_us - self._tick_us)
+
     def _tick(self) -> None:
-        self.world.clock.after(self._tick_us, self.host.enter, self, self._tick)
         self.node.tick()
         if not self._is_ready:
             self.node.replay_some(lambda: False)
             if self.node.is_replayed:
                 self._is_ready = True
                 self.state.ready()
+
+    def _wake(self, due_us: int) -> None:
+        """Be there when a tick is due that is not idle."""
+        if due_us == self._wakes_us:
+            self._wakes_us = NEVER_US
 
     def _housekeep(self) -> None:
         self.world.clock.after(HOUSEKEEPING_US, self.host.enter, self, self._housekeep)
@@ -239,8 +273,16 @@ class Process:
         self.world.clock.after(int(seconds * 1_000_000), self.host.enter, self, act)
 
     def settle(self) -> None:
-        """Let the disk begin a turn if something waits for it; hot."""
-        if self.is_up and self.storage.is_waiting and not self._is_writing:
+        """Let the disk begin a turn if something waits for it, and sleep until the next tick that is not idle; hot."""
+        if not self.is_up:
+            return
+        self._idle_ticks = idle = idle_ticks(self.node) if self._is_ready else 0
+        wakes_us = self._ticked_us + (idle + 1) * self._tick_us
+        if wakes_us < self._wakes_us:
+            self._wakes_us = wakes_us
+            clock = self.world.clock
+            clock.after(wakes_us - clock.now_us, self.host.enter, self, self._wake, wakes_us)
+        if self.storage.is_waiting and not self._is_writing:
             self._is_writing = True
             self.world.clock.after(self._disk_us(), self.host.enter, self, self._write)
 

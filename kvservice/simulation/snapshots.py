@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kvservice.keyspace.image import SnapshotWalk
-from persistence.errors import DiskFailed, StorageError
+from persistence.errors import Damaged, DiskFailed, StorageError
 from persistence.snapshot import (
     SnapshotMeta,
     SnapshotReader,
@@ -23,6 +23,7 @@ from persistence.snapshot import (
 )
 from replication.core import membership
 from replication.core.messages import InstallSnapshot
+from replication.snapshot_receiver import INCOMING, remove_partial_snapshots
 
 if TYPE_CHECKING:
     from kvservice.simulation.process import Process
@@ -68,26 +69,44 @@ class SimulatedSnapshots:
     def arrives(self, sender: Process, snapshot: InstallSnapshot, name: str, content: bytes) -> None:
         """Write a received snapshot durably, then step it in."""
         disk = self._host.disk
-        temporary = self._directory / (name + ".tmp")
+        partial = self._directory / INCOMING / name
         ok = False
         try:
-            handle = disk.open(temporary, "create")
+            disk.make_dirs(partial.parent)
+            handle = disk.open(partial, "create")
             disk.pwritev(handle, [content], 0)
             disk.fsync(handle)
             disk.close(handle)
-            disk.rename(temporary, self._directory / name)
-            disk.fsync_dir(self._directory)
-            with SnapshotReader.open(self._directory / name, disk) as reader:
+            with SnapshotReader.open(partial, disk) as reader:
                 configuration = membership.decode(reader.meta.configuration)
                 reader.verify()
+            disk.rename(partial, self._directory / name)
+            disk.fsync_dir(self._directory)
             ok = True
         except StorageError as error:
-            self._world.trace("%s cannot take a snapshot: %s", self._host.name, error)
+            self._world.trace("%s cannot use a snapshot of %s: %s", self._host.name, sender.host.name, error)
+            remove_partial_snapshots(self._directory, disk)
+            if isinstance(error, Damaged):
+                self._world.clock.after(500, sender.host.enter, sender, sender.snapshot_files.replace_damaged, name)
         host = sender.host
         self._world.clock.after(500, host.enter, sender, sender.node.snapshot_sent, self._host.name, ok)
         if ok:
             self._world.count("snapshots received")
             self._process.node.snapshot_received(host.name, snapshot._replace(configuration=configuration))
+
+    def replace_damaged(self, name: str) -> None:
+        """Read a snapshot again that a peer found damaged; if it is this node's copy, take another in its place."""
+        disk, path = self._host.disk, self._directory / name
+        try:
+            with SnapshotReader.open(path, disk) as reader:
+                reader.verify()
+        except Damaged:
+            self._world.count("damaged snapshots replaced")
+            disk.unlink(path)
+            disk.fsync_dir(self._directory)
+            self.take()
+        except DiskFailed:
+            return
 
     def take(self) -> None:
         """Begin a snapshot of the state, unless one is being written."""
@@ -98,7 +117,7 @@ class SimulatedSnapshots:
         path = snapshot_path(self._directory, meta.last_index, meta.last_term)
         if path.name in self._host.disk.listdir(self._directory):
             return
-        self._walk = machine.snapshot = SnapshotWalk(machine.databases, machine.once.answers(), machine.digests.state())
+        self._walk = machine.begin_walk()
         writer = SnapshotWriter(self._directory, self._host.disk, meta, self._written, self._failed, threaded=False)
         self._walk_on(writer)
 
