@@ -60,11 +60,15 @@ class WatchedStorage(Storage):
         """Entries of each append, or the index of a restart, not known to be durable."""
         self.is_waiting = False
         """Whether something was queued since the last write."""
+        self.ends_quarantine = False
+        """Whether what is queued says durably that nothing is missing here any more."""
 
     def append(self, hard_state: HardState | None, entries: list[Entry], commit_index: int, token: int) -> None:
         """Queue for the disk."""
         super().append(hard_state, entries, commit_index, token)
         self.is_waiting = True
+        if hard_state is not None:
+            self.ends_quarantine = not hard_state.quarantined
         if entries:
             self.queued.append(entries)
 
@@ -125,6 +129,8 @@ class Process:
         if host.is_damaged and not end.hard_state.quarantined:
             self._check_damage_was_harmless(end)
         self._note_durable(end)
+        if not end.hard_state.quarantined:
+            self._is_whole()
         configuration = membership.decode(meta.configuration) if meta is not None and meta.configuration else None
         if configuration is None:
             configuration = self.world.founding_for(host.name)
@@ -302,9 +308,6 @@ class Process:
     def _report(self, token: int) -> None:
         self._is_writing = False
         self.node.durable(token)
-        durable = self.host.durable
-        if durable.is_doubtful and not self.node.raft.is_quarantined and not self.host.is_damaged:
-            durable.is_doubtful = False
 
     def write_queued(self) -> int | None:
         """Write what is queued, durably, and note that it is. Raises PowerCut, DiskFailed."""
@@ -312,9 +315,17 @@ class Process:
         queued, storage.queued = storage.queued, []
         storage.is_waiting = False
         durable.begins(queued)
+        ends_quarantine, storage.ends_quarantine = storage.ends_quarantine, False
         token = self.wal.write_queued()
         durable.ends(queued)
+        if ends_quarantine:
+            self._is_whole()
         return token
+
+    def _is_whole(self) -> None:
+        """Note that the disk says that nothing is missing here."""
+        if not self.host.is_damaged:
+            self.host.durable.is_doubtful = False
 
     def end(self, *, resets: bool) -> None:
         """End all sessions; without a reset their clients have to find out by themselves."""
