@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from kvservice.cli_settings import EXIT_FAILURE, EXIT_USAGE
-from kvservice.config_values import parse_address, parse_member_name
+from kvservice.config_values import parse_member_name, parse_reachable_address
 
 if TYPE_CHECKING:
     from kvservice.cluster.client import ClusterClient
@@ -93,7 +93,7 @@ def add(
     from redan.cluster.v1 import cluster_pb2
 
     request = cluster_pb2.AddMemberRequest(name=_checked(parse_member_name, name), peer_address=address)
-    _checked(parse_address, address)
+    _checked(parse_reachable_address, address)
     client = _client(endpoint, password_file, timeout)
     _print_members(_attempt(lambda: client.call("AddMember", request)).members, output)
 
@@ -184,7 +184,7 @@ def _client(endpoints: Sequence[str], password_file: Path | None, timeout_second
     from kvservice.cluster.client import ClusterClient
 
     for endpoint in endpoints:
-        _checked(parse_address, endpoint)
+        _checked(parse_reachable_address, endpoint)
     return ClusterClient(endpoints, password=_read_password(password_file), timeout_seconds=timeout_seconds)
 
 

@@ -37,6 +37,8 @@ from kvservice.config_values import (
 KB: Final = 1024
 MB: Final = 1024 * KB
 GB: Final = 1024 * MB
+CLUSTER_MEMBERS_MAX: Final = 64
+"""As replication/core has it, which is not imported here: every command of `redan` would pay for it."""
 
 Address = Annotated[HostPort, PlainValidator(parse_address)]
 OptionalAddress = Annotated[HostPort | None, PlainValidator(parse_optional_address)]
@@ -286,6 +288,10 @@ class Config(BaseModel):
 
     def _check_cluster(self) -> None:
         names = [member.name for member in self.initial_cluster]
+        if len(names) > CLUSTER_MEMBERS_MAX:
+            raise ValueError(
+                f"initial_cluster names {len(names)} members, and a cluster has at most {CLUSTER_MEMBERS_MAX}"
+            )
         if names and self.name not in names:
             raise ValueError(f"initial_cluster names {', '.join(names)}, and this node's name is '{self.name}'")
         if self.join and len(names) > 1:

@@ -116,20 +116,28 @@ def parse_address(value: object) -> HostPort:
     return HostPort(host, int(port))
 
 
+def parse_reachable_address(value: object) -> HostPort:
+    """Read host:port of something that others connect to: port 0 lets the system choose, and nobody would know."""
+    address = parse_address(value)
+    if not address.port:
+        raise ValueError("an address that nobody can connect to; give the port, 1 to 65535")
+    return address
+
+
 def parse_optional_address(value: object) -> HostPort | None:
-    """Read host:port, or nothing."""
+    """Read host:port that others connect to, or nothing."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    return parse_address(value)
+    return parse_reachable_address(value)
 
 
 def parse_addresses(value: object) -> tuple[HostPort, ...]:
-    """Read host:port,…; what stands twice counts once."""
+    """Read host:port,… that others connect to; what stands twice counts once."""
     if isinstance(value, tuple):
-        return tuple(parse_address(part) for part in value)
+        return tuple(parse_reachable_address(part) for part in value)
     if not isinstance(value, str):
         raise ValueError("not a list of addresses; write host:port,host:port")
-    return tuple(dict.fromkeys(parse_address(part) for part in value.split(",") if part.strip()))
+    return tuple(dict.fromkeys(parse_reachable_address(part) for part in value.split(",") if part.strip()))
 
 
 def format_addresses(addresses: tuple[HostPort, ...]) -> str:
@@ -154,7 +162,7 @@ def parse_member_name(value: object) -> str:
 
 
 def parse_members(value: object) -> tuple[ClusterMember, ...]:
-    """Read name=host:port,…; each name once."""
+    """Read name=host:port,…; each name and each address once."""
     if isinstance(value, tuple) and all(isinstance(member, ClusterMember) for member in value):
         return value
     if not isinstance(value, str):
@@ -164,10 +172,14 @@ def parse_members(value: object) -> tuple[ClusterMember, ...]:
         name, equals, address = part.partition("=")
         if not equals:
             raise ValueError(f"{part!r} is not a member; write name=host:port")
-        members.append(ClusterMember(parse_member_name(name), parse_address(address)))
-    names = [member.name for member in members]
-    if len(set(names)) != len(names):
-        raise ValueError("a node name stands twice")
+        try:
+            members.append(ClusterMember(parse_member_name(name), parse_reachable_address(address)))
+        except ValueError as error:
+            raise ValueError(f"{part!r}: {error}") from error
+    for kind, values in (("name", [member.name for member in members]), ("address", [str(m.address) for m in members])):
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(f"the {kind} {value} stands twice")
     return tuple(members)
 
 

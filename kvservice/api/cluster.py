@@ -22,7 +22,7 @@ from kvservice.cluster.divergence import Agreement
 from kvservice.cluster.members import Members
 from kvservice.commands.info import redan_version
 from kvservice.commands.reply import ErrorReply, Reply
-from kvservice.config_values import parse_address, parse_member_name
+from kvservice.config_values import parse_member_name, parse_reachable_address
 from kvservice.errors import Loading
 from kvservice.health import NodeHealth
 from kvservice.service import Service
@@ -105,7 +105,7 @@ class ClusterService:
     ) -> cluster_pb2.AddMemberResponse:
         """Add a learner."""
         try:
-            address = parse_address(request.peer_address)
+            address = parse_reachable_address(request.peer_address)
         except ValueError as error:
             raise InvalidField("peer_address", str(error)) from error
         await self._administration.add(_checked_name(request.name), str(address))

@@ -102,7 +102,8 @@ async def charter_of(
             found = charters.decode(directory.charter)
         except ValueError as error:
             raise Damaged(str(directory.path / "META"), 0, str(error)) from error
-        log.info(Event.CLUSTER_ENTERED, how="came back", cluster=found.cluster_id)
+        members = ", ".join((found.latest if found.latest.members else found.configuration).members)
+        log.info(Event.CLUSTER_ENTERED, how="came back", cluster=found.cluster_id, members=members)
         return found
     newcomer = plane.newcomer(may_found=not is_unreadable)
     alone = Configuration((config.name,), addresses={config.name: newcomer.peer_address})

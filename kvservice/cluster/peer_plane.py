@@ -22,7 +22,7 @@ from kvservice.cluster.charter import Charter
 from kvservice.cluster.errors import NotTheLeader
 from kvservice.cluster.members import Addresses, Members
 from kvservice.config import Config
-from kvservice.config_values import HostPort, parse_address, parse_member_name
+from kvservice.config_values import HostPort, parse_member_name, parse_reachable_address
 from kvservice.errors import RedanError, RequestError
 from kvservice.logs import Event, Log
 from persistence.disk import Disk
@@ -197,7 +197,7 @@ class PeerPlane:
         if not node.is_leader:
             return self._not_the_leader()
         try:
-            name, address = parse_member_name(request.name), str(parse_address(request.peer_address))
+            name, address = parse_member_name(request.name), str(parse_reachable_address(request.peer_address))
         except ValueError as error:
             raise RpcRefused(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
         progress = node.raft.progress.get(name)

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from kvservice.config import MUTABLE_FIELDS, SETTINGS, Config
+from kvservice.config import CLUSTER_MEMBERS_MAX, MUTABLE_FIELDS, SETTINGS, Config
 from kvservice.config_files import HIDDEN, example_environment, example_toml, print_json, print_toml
 from kvservice.config_load import ConfigError, load_config
 from kvservice.config_redis import (
@@ -19,6 +19,7 @@ from kvservice.config_redis import (
     redis_settings,
 )
 from kvservice.config_values import HostPort, format_size, parse_address, parse_members, parse_size
+from replication.core.membership import MEMBERS_MAX
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,8 +82,26 @@ def test_members_are_names_with_addresses_each_once() -> None:
     assert [str(member) for member in parse_members("n1=a:1, n2=b:2")] == ["n1=a:1", "n2=b:2"]
     with pytest.raises(ValueError, match="twice"):
         parse_members("n1=a:1,n1=b:2")
+    with pytest.raises(ValueError, match="the address a:1 stands twice"):
+        parse_members("n1=a:1,n2=a:1")
+    with pytest.raises(ValueError, match="'n2=a:0': an address that nobody can connect to; give the port, 1 to 65535"):
+        parse_members("n1=a:1,n2=a:0")
     with pytest.raises(ValueError, match="is not a member"):
         parse_members("a:1")
+
+
+def test_a_cluster_has_no_more_first_members_than_the_core_admits() -> None:
+    assert CLUSTER_MEMBERS_MAX == MEMBERS_MAX
+    members = [f"n{number}=127.0.0.1:{1000 + number}" for number in range(1, MEMBERS_MAX + 2)]
+    assert len(Config(initial_cluster=parse_members(",".join(members[:-1]))).initial_cluster) == MEMBERS_MAX
+    with pytest.raises(ValueError, match="names 65 members, and a cluster has at most 64"):
+        Config(initial_cluster=parse_members(",".join(members)))
+
+
+@pytest.mark.parametrize("setting", ["join", "advertise_peer_addr", "advertise_resp_addr", "advertise_grpc_addr"])
+def test_an_address_that_others_connect_to_has_a_port(setting: str) -> None:
+    with pytest.raises(ValueError, match="give the port"):
+        Config.model_validate({setting: "127.0.0.1:0"})
 
 
 def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:
