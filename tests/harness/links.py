@@ -1,14 +1,11 @@
-"""Links between the nodes of a cluster that can be cut, each way apart.
+"""Links between the nodes of a cluster that can be cut, each way apart: a network namespace for each node (root only).
 
-Two ways to have them, and tests use the first that this machine allows:
+A bridge in one more namespace joins them. What is cut vanishes as on a broken wire: the kernel of the sender goes on
+repeating packets that nobody gets, which is what TCP does in a real partition; so a cut one way ends, a little later,
+what TCP has to acknowledge the other way. Nothing outside of these namespaces reaches the nodes. tests/harness/relays
+cuts links without root.
 
-namespaces  each node has a network namespace of its own, and a bridge in one more joins them (root only). What is cut
-            vanishes as on a broken wire: the kernel of the sender goes on repeating packets that nobody gets, which is
-            what TCP does in a real partition. Nothing outside of these namespaces reaches the nodes.
-relays      each node is reached by its peers through a relay in this process, which knows the node that dials by its
-            socket. What is cut is not passed on; the connections stay.
-
-Guarantees: `heal` undoes all cuts; leaving the cluster leaves no namespace and no relay behind.
+Guarantees: `heal` undoes all cuts; leaving the cluster leaves no namespace behind.
 Leaves to the caller: to reach a node only by ``connect`` (RESP): in a namespace the other planes are out of reach.
 Reference: ip-netns(8), setns(2); a permanent neighbour with an address that nobody has swallows packets one way.
 """

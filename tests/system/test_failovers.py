@@ -35,9 +35,10 @@ from tests.harness.failovers import (
 from tests.harness.history import KEPT, Entries, Load
 from tests.harness.links import NamespaceCluster, has_namespaces
 from tests.harness.oracle import REDIS_SERVER, Oracle
+from tests.harness.relays import RelayCluster
 from tests.harness.small_disk import needs_mount, small_disk
 
-IN_A_ROUND: Final = {"three": 5, "links": 3, "five": 2, "split": 1, "full": 1}
+IN_A_ROUND: Final = {"three": 5, "links": 3, "relays": 3, "five": 3, "split": 1, "full": 1}
 """Failovers of each trial when it goes through its list once."""
 ROUNDS: Final = max(1, -(-int(os.environ.get("TEST_FAILOVERS", "0")) // sum(IN_A_ROUND.values())))
 SEED: Final = int(os.environ.get("TEST_FAILOVER_SEED", "1"))
@@ -76,8 +77,15 @@ needs_namespaces = pytest.mark.skipif(not has_namespaces(), reason="needs root a
 
 @needs_namespaces
 def test_three_nodes_outlive_cut_links_both_ways_and_one_way(tmp_path: Path) -> None:
-    cluster = NamespaceCluster(tmp_path, 3, *SMALL)
-    with Trial("links", cluster, SEED) as trial:
+    go_through_cut_links("links", NamespaceCluster(tmp_path, 3, *SMALL))
+
+
+def test_three_nodes_outlive_relays_that_pass_nothing_on_for_a_while(tmp_path: Path) -> None:
+    go_through_cut_links("relays", RelayCluster(tmp_path, 3, *SMALL))
+
+
+def go_through_cut_links(name: str, cluster: NamespaceCluster | RelayCluster) -> None:
+    with Trial(name, cluster, SEED) as trial:
         for step in in_rounds(
             lambda: trial.fail_over("cut off", isolate(cluster.links, cluster)),
             lambda: trial.disturb("cut off", isolate(cluster.links, cluster)),
@@ -85,7 +93,7 @@ def test_three_nodes_outlive_cut_links_both_ways_and_one_way(tmp_path: Path) -> 
             lambda: trial.fail_over("deaf", isolate(cluster.links, cluster, is_heard=True)),
         ):
             step()
-        trial.conclude(ROUNDS * IN_A_ROUND["links"])
+        trial.conclude(ROUNDS * IN_A_ROUND[name])
 
 
 def test_five_nodes_outlive_two_at_a_time_and_change_their_members_meanwhile(tmp_path: Path) -> None:
@@ -100,6 +108,7 @@ def test_five_nodes_outlive_two_at_a_time_and_change_their_members_meanwhile(tmp
             trial.start(trial.joining(name))
             cluster.ctl("promote", name)
             trial.fail_over("removed", remove(cluster))
+            trial.fail_over("paused", pause)
             assert len(cluster.nodes) == 5
         trial.conclude(ROUNDS * IN_A_ROUND["five"])
 
