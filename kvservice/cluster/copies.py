@@ -3,8 +3,9 @@
 A write is answered when a majority has it, so that many are known on every node, at once; more may have to be waited
 for. The index waited for is that of the last entry applied when the command came, as none of the caller's is behind it.
 
-Only the leader knows how far each member is. Elsewhere the command goes to it in pieces of ``PIECE_MS``, so that
-nothing is left behind there when the caller goes; it is asked again wherever leadership moves.
+Only the leader knows how far each member is. Elsewhere the command goes to it in pieces of at most ``PIECE_MS``, so
+that nothing is left behind there when the caller goes; it is asked again wherever leadership moves. A piece is shorter
+than the time that is left, so that the leader's last word is there when the time is over.
 
 Guarantees: a member is counted only if the entry is durable there and the same; the answer comes when enough are
 counted or the time is over, and is then what is known for certain, enough or not.
@@ -15,7 +16,7 @@ Reference: the Redis command pages of WAIT and WAITAOF.
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic, perf_counter_ns
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final
 
 from kvservice.batch import Call
@@ -84,7 +85,9 @@ class Wait:
         self._answer = answer
         self._is_enough = is_enough
         self._index = service.node.applied_index
-        self._deadline_s = monotonic() + timeout_ms / 1000 if timeout_ms else None
+        self._told: Reply | None = None
+        """The last word of a leader."""
+        self._deadline_s = service.forwarder.now() + timeout_ms / 1000 if timeout_ms else None
         self._look_s = LOOK_SECONDS_MIN
         if self._deadline_s is not None:
             service.after(timeout_ms / 1000, self._give_up)
@@ -116,16 +119,25 @@ class Wait:
     def _ask(self) -> None:
         """Let the leader answer, as far as one piece of the time goes."""
         service = self._service
-        left_ms = PIECE_MS if self._deadline_s is None else round((self._deadline_s - monotonic()) * 1000)
-        args = [*self._args[:-1], b"%d" % max(1, min(PIECE_MS, left_ms))]
+        piece_ms = PIECE_MS
+        if self._deadline_s is not None:
+            left_ms = round((self._deadline_s - service.forwarder.now()) * 1000)
+            piece_ms = max(1, min(PIECE_MS, left_ms // 2))
+        args = [*self._args[:-1], b"%d" % piece_ms]
         question = Question(service.next_session_id(), self._session.db, self._asked)
         service.router.enqueue(Call(question, question.db, [ASKED], [args], perf_counter_ns(), ASKED), b"")
 
     def _asked(self, reply: Reply) -> None:
-        if reply is not HERE and not isinstance(reply, ErrorReply) and self._is_enough(reply):
+        if reply is HERE or isinstance(reply, ErrorReply):
+            self._look_later()
+        elif self._is_enough(reply):
             self.pending.resolve(reply)
         else:
+            self._told = reply
             self._look_later()
 
     def _give_up(self) -> None:
-        self.pending.resolve(self._known())
+        known = self._known()
+        if self._told is not None and not self._service.node.is_leader:
+            known = self._told
+        self.pending.resolve(known)

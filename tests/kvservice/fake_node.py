@@ -45,6 +45,7 @@ class QueueNode:
         self.now_ms = START_MS
         self.bytes_pending = 0
         self.reads_at_once = True
+        self.applied_index = 0
 
     @property
     def proposals_pending(self) -> int:
