@@ -114,12 +114,18 @@ class Peers:
             task.add_done_callback(_raise_defect)
 
     def peers_changed(self, configuration: Configuration) -> None:
-        """Dial members that are new or have moved, and end links to those that are no longer members."""
+        """Dial members that are new or have moved; in the next turn, end links to those that are no longer members.
+
+        What is sent to them in this turn still goes: the news of their removal.
+        """
         name = self._identity.name
         self._members = {peer: configuration.addresses.get(peer, "") for peer in configuration.members if peer != name}
         for peer, address in self._members.items():
             if address:
                 self._dial(peer, address, in_return=False)
+        asyncio.get_running_loop().call_soon(self._end_former_members)
+
+    def _end_former_members(self) -> None:
         for peer, link in list(self._links.items()):
             if peer not in self._members and not link.in_return:
                 self._end(peer)

@@ -21,6 +21,7 @@ from kvservice.cluster.errors import (
     NotCaughtUp,
     NotTheLeader,
     QuorumAtRisk,
+    TransferFailed,
     UnknownMember,
 )
 from kvservice.cluster.members import Members
@@ -30,6 +31,7 @@ from replication.core import membership
 from replication.core.membership import Change, ChangeKind, Refusal
 from replication.core.progress import Progress
 from replication.core.raft import Raft
+from replication.errors import ReplicationError
 
 POLL_SECONDS: Final = 0.01
 CATCH_UP_SECONDS: Final = 30.0
@@ -126,9 +128,20 @@ class Administration:
             raise ChangeRefused(f"{target}: {Refusal.NOT_A_VOTER.value}")
         if target == self._members.name:
             return target
-        node.transfer(target)
-        if not await _until(lambda: node.leader_id == target, TRANSFER_SECONDS):
-            raise ChangeInProgress(f"{target} does not lead after {TRANSFER_SECONDS:.0f} s; {self._leads(node)}")
+        # Commands wait while it lasts, so nobody is tried who does not answer.
+        if not await _until(lambda: self._is_active(node, target), ANSWER_SECONDS):
+            raise TransferFailed(f"{target} does not answer; {self._leads(node)}")
+        try:
+            node.transfer(target)
+        except (ReplicationError, ValueError) as error:
+            raise self._translated(error) from error
+
+        def is_over() -> bool:
+            return node.raft.transferee is None if node.is_leader else node.leader_id is not None
+
+        await _until(is_over, TRANSFER_SECONDS)
+        if node.leader_id != target:
+            raise TransferFailed(f"{target} did not take over; {self._leads(node)}")
         return target
 
     def _leads(self, node: AdministeredNode) -> str:

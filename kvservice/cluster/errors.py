@@ -9,6 +9,7 @@ Tree::
     └── QuorumAtRisk         after the removal no majority would answer
     NotAppliedError
     ├── NotTheLeader         another node carries this out; ``metadata`` say which and where
+    ├── TransferFailed       the voter that was to lead did not take over
     ├── Removed              this node belongs to the cluster no more: data commands go to another one
     └── ChangeInProgress     another change of the members, or a hand-over, is under way
 
@@ -67,6 +68,12 @@ class Removed(NotAppliedError):
     resp_prefix = "CLUSTERDOWN"
     reason = "REMOVED"
     default_text = "This node was removed from the cluster; connect to a member"
+
+
+class TransferFailed(NotAppliedError):
+    """The voter that was to lead did not take over."""
+
+    reason = "TRANSFER_FAILED"
 
 
 class ChangeInProgress(NotAppliedError):

@@ -40,7 +40,7 @@ def tick(raft: Raft) -> None:
     if may_campaign(raft):
         campaign(raft)
     else:
-        raft.restart_election_timer()
+        become_follower(raft, raft.term, None)
 
 
 def leader_lost(raft: Raft) -> None:

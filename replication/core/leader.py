@@ -257,7 +257,13 @@ def maybe_leave_joint(raft: Raft) -> None:
 
 
 def configuration_applied(raft: Raft) -> None:
-    """Go on in a new configuration: follow its members, count by it, step down if it does not count this node."""
+    """Go on in a new configuration: follow its members, count by it, step down if it does not count this node.
+
+    Who is a member no more is told with a last heartbeat that this is committed, as far as it has the entry.
+    """
+    for peer, progress in raft.progress.items():
+        if peer not in raft.peers:
+            send_heartbeat(raft, peer, progress)
     add_progress(raft, is_heard=True)
     if raft.configuration.is_voter(raft.name):
         maybe_commit(raft)

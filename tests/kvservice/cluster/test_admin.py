@@ -10,7 +10,14 @@ import pytest
 
 from kvservice.cluster import admin as module
 from kvservice.cluster.admin import AdministeredNode, Administration, furthest_voter
-from kvservice.cluster.errors import ChangeInProgress, ChangeRefused, NotCaughtUp, NotTheLeader, QuorumAtRisk
+from kvservice.cluster.errors import (
+    ChangeInProgress,
+    ChangeRefused,
+    NotCaughtUp,
+    NotTheLeader,
+    QuorumAtRisk,
+    TransferFailed,
+)
 from kvservice.cluster.errors import UnknownMember as UnknownMemberError
 from kvservice.cluster.members import Addresses, Members
 from kvservice.errors import CommitTimeout, LeadershipLost, NotAppliedError, Overloaded, ShuttingDown
@@ -44,6 +51,8 @@ class StandIn:
         self.outcome: Exception | None = None
         self.is_silent = False
         self.transfers: list[str] = []
+        self.refusal: Exception | None = None
+        """Of the next transfer."""
         self.raft = SimpleNamespace(progress={name: self._progress(name) for name in ("n1", "n2", "n3", "n4")})
 
     @staticmethod
@@ -58,6 +67,8 @@ class StandIn:
             done(self.outcome)
 
     def transfer(self, to: str) -> None:
+        if self.refusal is not None:
+            raise self.refusal
         self.transfers.append(to)
         if not self.is_silent:
             self.leader_id, self.is_leader = to, False
@@ -126,10 +137,25 @@ async def test_leadership_goes_to_whom_is_named_or_to_who_is_furthest(setting: S
     assert setting.node.transfers == ["n3"]
 
 
-async def test_a_transfer_that_does_not_end_says_who_leads(setting: Setting) -> None:
+@pytest.mark.parametrize("gives_up", [True, False])
+async def test_a_transfer_that_comes_to_nothing_says_who_leads(setting: Setting, gives_up: bool) -> None:
     setting.node.is_silent = True
-    with pytest.raises(ChangeInProgress, match="n2 does not lead after 0 s; n1 leads"):
+    setting.node.raft.transferee = None if gives_up else "n2"
+    with pytest.raises(TransferFailed, match="n2 did not take over; n1 leads"):
         await setting.admin.transfer("")
+
+
+async def test_leadership_is_not_offered_to_who_does_not_answer(setting: Setting) -> None:
+    setting.node.raft.progress["n3"].recent_active = False
+    with pytest.raises(TransferFailed, match="n3 does not answer; n1 leads"):
+        await setting.admin.transfer("n3")
+    assert setting.node.transfers == []
+
+
+async def test_a_transfer_that_the_node_refuses_is_told_like_any_other_refusal(setting: Setting) -> None:
+    setting.node.refusal = replication_errors.NotLeading("n2")
+    with pytest.raises(NotTheLeader, match="ask the leader, n2 at n2:7400"):
+        await setting.admin.transfer("n2")
 
 
 async def test_a_node_that_does_not_lead_says_who_does(setting: Setting) -> None:
