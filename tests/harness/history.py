@@ -20,6 +20,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -53,7 +54,11 @@ class Refused(Exception):  # noqa: N818 - says what is the case
 
 
 class Lost(Exception):  # noqa: N818 - says what is the case
-    """The outcome of a command will never be known."""
+    """The outcome of a command will never be known; ``is_connected``: the node said so, and goes on serving."""
+
+    def __init__(self, why: str, *, is_connected: bool = False) -> None:
+        super().__init__(why)
+        self.is_connected = is_connected
 
 
 class Server(Protocol):
@@ -88,7 +93,7 @@ class Connection:
             if prefix in NOT_APPLIED:
                 raise Refused(str(reply))
             if prefix in UNKNOWN:
-                raise Lost(str(reply))
+                raise Lost(str(reply), is_connected=True)
             if prefix != "ERR" or "not an integer" not in str(reply):
                 raise RuleBroken("no other errors", f"{b' '.join(args)!r} was answered {reply}")
             return b"ERR"
@@ -192,6 +197,11 @@ class Load:
         """Return the nodes that a caller may try."""
         return self._nodes()
 
+    def emptiest(self, random: Random) -> Server | None:
+        """Return a node that the fewest callers are on: so there are some on each, and never all on one that fails."""
+        taken = Counter(id(caller.server) for caller in self.callers)
+        return min(self.nodes(), key=lambda node: (taken[id(node)], random.random()), default=None)
+
     def direct(self, nodes: Callable[[], Sequence[Server]]) -> None:
         """Send callers to other nodes, each when it connects the next time."""
         self._nodes = nodes
@@ -247,8 +257,10 @@ class Load:
     def __str__(self) -> str:
         ledger = self.ledger
         calls, refused, lost = (sum(counts) for counts in zip(*(caller.counts for caller in self.callers), strict=True))
+        refusals = sum((caller.refusals for caller in self.callers), Counter[str]())
+        told = "".join(f"; {count} {text}" for text, count in refusals.most_common())
         return (
-            f"{calls} calls ({self.acknowledged} writes acknowledged, {refused} refused, {lost} unknown), "
+            f"{calls} calls ({self.acknowledged} writes acknowledged, {refused} refused{told}, {lost} unknown), "
             f"{ledger.judged} histories of {ledger.operations} operations judged, {ledger.undecided} undecided"
         )
 
@@ -261,11 +273,12 @@ class Caller(threading.Thread):
         self.journal = Journal(self.name)
         self.counts = [0, 0, 0]
         """Commands sent; of them refused, and of unknown outcome."""
+        self.refusals: Counter[str] = Counter()
         self._load = load
         self._random = random
         self._connection: Connection | None = None
-        self._turn = number
-        """Grows with each connection: callers go around the nodes, so that some are always on each of them."""
+        self.server: Server | None = None
+        """Where it is connected, or tries to be."""
 
     def run(self) -> None:
         """Call until told to stop."""
@@ -296,12 +309,11 @@ class Caller(threading.Thread):
     def _connected(self) -> Connection | None:
         """Return the connection, a new one if there is none; None if the chosen node refuses."""
         if self._connection is None:
-            nodes = self._load.nodes()
-            if not nodes:
+            self.server = self._load.emptiest(self._random)
+            if self.server is None:
                 return None
-            self._turn += 1
             try:
-                self._connection = Connection(nodes[self._turn % len(nodes)])
+                self._connection = Connection(self.server)
             except (OSError, KeyError):
                 # KeyError: it has not said yet where it listens.
                 return None
@@ -309,6 +321,7 @@ class Caller(threading.Thread):
 
     def leave(self) -> None:
         """Close the connection."""
+        self.server = None
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -320,13 +333,15 @@ class Caller(threading.Thread):
         self.counts[0] += 1
         try:
             answer = connection.ask(args)
-        except Refused:
+        except Refused as refused:
             self.counts[1] += 1
+            self.refusals[str(refused)] += 1
             self.leave()
             raise
-        except Lost:
+        except Lost as lost:
             self.counts[2] += 1
-            self.leave()
+            if not lost.is_connected:
+                self.leave()
             raise
         if self._random.random() > STAY_SHARE:
             self.leave()
