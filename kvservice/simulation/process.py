@@ -135,6 +135,7 @@ class Process:
         if configuration is None:
             configuration = self.world.founding_for(host.name)
         applied = meta.last_index if meta is not None else 0
+        self.snapshot_files.last_index = applied
         self.world.rules.started(host.name, applied)
         raft = new_raft(
             host.name,
@@ -269,6 +270,7 @@ class Process:
     def _housekeep(self) -> None:
         self.world.clock.after(HOUSEKEEPING_US, self.host.enter, self, self._housekeep)
         self.state.housekeep()
+        self.snapshot_files.take_if_due()
 
     def soon(self, act: Callable[[], None]) -> None:
         """Call something in the next turn of the event loop."""

@@ -42,6 +42,8 @@ class SimulatedSnapshots:
         self._world = process.host.world
         self._directory = process.snapshots
         self._walk: SnapshotWalk | None = None
+        self.last_index = 0
+        """Up to here the state is in the newest one that this process has begun or found."""
 
     def send(self, peer: str, snapshot: InstallSnapshot) -> None:
         """Stream the newest snapshot to a peer."""
@@ -108,6 +110,11 @@ class SimulatedSnapshots:
         except DiskFailed:
             return
 
+    def take_if_due(self) -> None:
+        """Begin a snapshot if enough was applied since the last one."""
+        if self._process.state.machine.index - self.last_index >= self._world.snapshot_every_entries:
+            self.take()
+
     def take(self) -> None:
         """Begin a snapshot of the state, unless one is being written."""
         machine = self._process.state.machine
@@ -115,6 +122,7 @@ class SimulatedSnapshots:
             return
         meta = SnapshotMeta(machine.index, machine.term, machine.clock.stamp_ms, machine.configuration)
         path = snapshot_path(self._directory, meta.last_index, meta.last_term)
+        self.last_index = machine.index
         if path.name in self._host.disk.listdir(self._directory):
             return
         self._walk = machine.begin_walk()

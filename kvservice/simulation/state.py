@@ -156,9 +156,25 @@ class SimulatedState:
         return meta
 
 
+class LateChance:
+    """The chance of an entry; seeded only when something is drawn, which no write does yet."""
+
+    __slots__ = ("_index", "_random")
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+        self._random: Random | None = None
+
+    def randrange(self, start: int, stop: int, /) -> int:
+        """Return a number in [start, stop)."""
+        if self._random is None:
+            self._random = Random(self._index)
+        return self._random.randrange(start, stop)
+
+
 def new_machine() -> Machine:
     """Return an empty state machine whose defects end the run."""
-    machine = Machine(TABLE, DATABASES, Random)
+    machine = Machine(TABLE, DATABASES, LateChance)
     machine.on_defect = _raise_defect
     return machine
 

@@ -69,17 +69,18 @@ class World:
             inflight_messages_max=random.choice((256, 4)),
             memory_bytes_max=random.choice((32 << 20, 2_000)),
         )
+        self.snapshot_every_entries = random.choice((60, 200, 200, 1_000))
         self.weather = random.choice(
             (Weather(), Weather(), Weather(500, 20_000), Weather(300, 3_000, 0.01, 0.01, 0.05))
         )
         self.network = Network(self.clock, Random(random.random()), self.weather)
         kinds = list(FAULTS)
         self.fault_kinds = random.sample(kinds, random.randrange(3, len(kinds)))
-        self.fault_mean_us = random.choice((300_000, 1_000_000, 4_000_000))
+        self.fault_mean_us = random.choice((500_000, 2_000_000, 5_000_000, 10_000_000))
         count = random.choice((1, 2, 3, 3, 3, 3, 4, 5, 5))
         self._founding = Configuration(tuple(self.add_host().name for _ in range(count)))
         self.configuration = self._founding
-        pause_us = random.choice((200_000, 1_000_000, 2_000_000, 5_000_000))
+        pause_us = random.choice((300_000, 1_000_000, 3_000_000, 6_000_000))
         self.clients = [
             Client(f"c{number}", self.clock, Random(random.random()), self.ledger, self._doors, pause_us)
             for number in range(1, random.randrange(3, 6))
