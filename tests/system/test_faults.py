@@ -257,7 +257,7 @@ def test_missing_snapshots_are_refused_once_the_log_was_purged_behind_them(tmp_p
             for number in range(10):
                 client.set(f"k{number}", "v" * 60_000)
             client.save()
-    for snapshot in (node.data_dir / "snapshots").iterdir():
+    for snapshot in (node.data_dir / "snapshots").glob("*.snap"):
         snapshot.unlink()
     with pytest.raises(RuntimeError, match="the node ended with 3") as refused:
         node.start()
