@@ -250,6 +250,17 @@ def stop_in_order(node: ClusterNode) -> Undo:
     return lambda: _start(node)
 
 
+def transfer(cluster: ClusterProcesses) -> Fault:
+    """Return what is no fault: the leader hands over to another node, as an operator asks it to."""
+
+    def act(node: ClusterNode) -> Undo:
+        successor = next(other for other in cluster.running() if other is not node)
+        cluster.ctl("transfer", successor.name, at=node)
+        return lambda: None
+
+    return act
+
+
 def lose_disk(cluster: ClusterProcesses) -> Fault:
     """Return a fault: kill the leader and remove its directory; it is started on an empty one."""
 
@@ -307,10 +318,7 @@ def damage_log(trial: Trial) -> Fault:
             f"some kilobytes in the newest segment of {node.name}",
         )
         node.kill()
-        path, written = _newest_segment(node)
-        with path.open("r+b") as file:
-            file.seek(len(written) // 2)
-            file.write(bytes([written[len(written) // 2] ^ 1]))
+        flip_newest_segment(node)
 
         def repair() -> None:
             _start(node)
@@ -320,6 +328,14 @@ def damage_log(trial: Trial) -> Fault:
         return repair
 
     return act
+
+
+def flip_newest_segment(node: ClusterNode) -> None:
+    """Flip a bit in the middle of the log segment that a stopped node wrote last."""
+    path, written = _newest_segment(node)
+    with path.open("r+b") as file:
+        file.seek(len(written) // 2)
+        file.write(bytes([written[len(written) // 2] ^ 1]))
 
 
 def _newest_segment(node: ClusterNode) -> tuple[Path, bytes]:

@@ -77,16 +77,20 @@ class NodeProcess:
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
             is_over = self._process.poll() is not None
-            for line in self.events():
-                if line.get("event") == "listening":
-                    host, _, port = str(line["address"]).rpartition(":")
-                    self.addresses[str(line["plane"])] = (host, int(port))
-                if line.get("event") == "node_ready":
-                    return
+            self.read_addresses()
+            if any(line.get("event") == "node_ready" for line in self.events()):
+                return
             if is_over:
                 raise RuntimeError(f"the node ended with {self._process.returncode}: {self.log_path.read_text()}")
             time.sleep(POLL_S)
         raise TimeoutError(f"the node is not ready: {self.log_path.read_text()}")
+
+    def read_addresses(self) -> None:
+        """Note where the node has said so far that it listens."""
+        for line in self.events():
+            if line.get("event") == "listening":
+                host, _, port = str(line["address"]).rpartition(":")
+                self.addresses[str(line["plane"])] = (host, int(port))
 
     def events(self) -> list[dict[str, object]]:
         """Return the log lines written so far; a line that is not complete yet, or no JSON, is left out."""

@@ -31,6 +31,7 @@ from tests.harness.failovers import (
     remove,
     split,
     stop_in_order,
+    transfer,
 )
 from tests.harness.history import KEPT, Entries, Load
 from tests.harness.links import NamespaceCluster, has_namespaces
@@ -38,7 +39,7 @@ from tests.harness.oracle import REDIS_SERVER, Oracle
 from tests.harness.relays import RelayCluster
 from tests.harness.small_disk import needs_mount, small_disk
 
-IN_A_ROUND: Final = {"three": 5, "links": 3, "relays": 3, "five": 3, "split": 1, "full": 1}
+IN_A_ROUND: Final = {"three": 6, "links": 3, "relays": 3, "five": 3, "split": 1, "full": 1}
 """Failovers of each trial when it goes through its list once."""
 ROUNDS: Final = max(1, -(-int(os.environ.get("TEST_FAILOVERS", "0")) // sum(IN_A_ROUND.values())))
 SEED: Final = int(os.environ.get("TEST_FAILOVER_SEED", "1"))
@@ -67,6 +68,7 @@ def test_three_nodes_outlive_leaders_that_die_stall_end_or_lose_their_disk(tmp_p
             lambda: trial.fail_over("log damaged", damage_log(trial)),
             lambda: trial.fail_over("disk lost", lose_disk(cluster)),
             lambda: trial.fail_over("stopped", stop_in_order),
+            lambda: trial.fail_over("handed over", transfer(cluster)),
         ):
             step()
         trial.conclude(ROUNDS * IN_A_ROUND["three"])
