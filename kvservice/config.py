@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 
 from kvservice.config_rows import SECRET_CHARACTERS_MAX, Setting, SettingTraits, row_of
 from kvservice.config_values import (
+    ANY_HOSTS,
     ClusterMember,
     HostPort,
     parse_address,
@@ -124,8 +125,8 @@ class Config(BaseModel):
     read_mode: ReadMode = _node(
         "linearizable",
         "What a read promises: linearizable = the latest write of anybody; lease = the same, as long as all nodes have "
-        "this mode and the same election_timeout_ms, and no clock runs a seventh faster than another; stale = what this "
-        "node has applied. With one voter all three are linearizable.",
+        "this mode and the same election_timeout_ms, and no clock runs a seventh faster than another; stale = what "
+        "this node has applied. With one voter all three are linearizable.",
     )
     shutdown_timeout_seconds: Whole = _node(
         10,
@@ -296,6 +297,10 @@ class Config(BaseModel):
             raise ValueError(f"initial_cluster names {', '.join(names)}, and this node's name is '{self.name}'")
         if self.join and len(names) > 1:
             raise ValueError("join and initial_cluster: a node is a first member of a cluster or joins it later")
+        if self.join and self.peer_addr.host in ANY_HOSTS and self.advertise_peer_addr is None:
+            raise ValueError(
+                f"join: the members would be told that this node is at {self.peer_addr}; set advertise_peer_addr"
+            )
         if self.election_timeout_ms < 2 * self.heartbeat_interval_ms:
             raise ValueError(
                 f"election_timeout_ms ({self.election_timeout_ms}) is less than twice heartbeat_interval_ms "

@@ -97,6 +97,9 @@ def format_switch(on: bool) -> str:
     return "yes" if on else "no"
 
 
+ANY_HOSTS = ("0.0.0.0", "::")
+
+
 def parse_address(value: object) -> HostPort:
     """Read host:port; an IPv6 host stands in brackets, an empty host is refused rather than taken as "all"."""
     if isinstance(value, HostPort):
@@ -116,11 +119,16 @@ def parse_address(value: object) -> HostPort:
     return HostPort(host, int(port))
 
 
+def is_reachable(address: HostPort) -> bool:
+    """Tell whether others can connect to an address: not to any host, nor to a port that the system chooses."""
+    return bool(address.port) and address.host not in ANY_HOSTS
+
+
 def parse_reachable_address(value: object) -> HostPort:
-    """Read host:port of something that others connect to: port 0 lets the system choose, and nobody would know."""
+    """Read host:port of something that others connect to."""
     address = parse_address(value)
-    if not address.port:
-        raise ValueError("an address that nobody can connect to; give the port, 1 to 65535")
+    if not is_reachable(address):
+        raise ValueError("an address that others cannot connect to; name a host, and a port of 1 to 65535")
     return address
 
 

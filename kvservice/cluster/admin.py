@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+from kvservice.cluster.addresses import can_be_dialed
 from kvservice.cluster.errors import (
     ChangeInProgress,
     ChangeRefused,
@@ -83,6 +84,11 @@ class Administration:
         node = self._leading()
         if name in self._members and self._members.configuration.addresses.get(name) == peer_address:
             return
+        if not can_be_dialed(self._members.own.peer):
+            raise ChangeRefused(
+                f"other nodes would be told that this one is at {self._members.own.peer}: start it with "
+                "advertise_peer_addr first"
+            )
         kind = ChangeKind.CHANGE_ADDRESS if name in self._members else ChangeKind.ADD_LEARNER
         await self._change(node, Change(kind, name, peer_address))
 
@@ -176,7 +182,9 @@ class Administration:
         if not await _until(has_caught_up, seconds):
             progress = node.raft.progress.get(name)
             match = progress.match if progress is not None else 0
-            raise NotCaughtUp(f"{name} has {match} of {goal} entries after {seconds:.0f} s; is it running?")
+            problem = self._members.problems.get(name, "")
+            why = f"it is not reached at {self._members.addresses_of(name).peer}: {problem}" if problem else "try again"
+            raise NotCaughtUp(f"{name} has {match} of {goal} entries after {seconds:.0f} s; {why}")
         self._leading()
 
     async def _change(self, node: AdministeredNode, change: Change) -> None:

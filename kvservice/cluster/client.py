@@ -99,6 +99,8 @@ def _explained(endpoint: str, error: Any) -> tuple[CallFailed, str]:
             return CallFailed(f"{endpoint}: {error.details()}", str(info.reason)), elsewhere
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return CallFailed(f"{endpoint}: no answer in time"), ""
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return CallFailed(f"{endpoint}: not the gRPC address of a node: what answers there knows no such call"), ""
     if error.code() is grpc.StatusCode.UNAVAILABLE:
         return CallFailed(f"{endpoint}: cannot be reached ({_first_line(error.details())})"), ""
     return CallFailed(f"{endpoint}: {error.code().name}: {_first_line(error.details())}"), ""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvservice import recovery
 from kvservice.cluster import charter as charters
+from kvservice.cluster.addresses import Movers
 from kvservice.cluster.admin import furthest_voter
 from kvservice.cluster.charter import Charter
 from kvservice.cluster.members import Members
@@ -40,7 +41,7 @@ from persistence.disk import Disk
 from persistence.errors import StorageError
 from persistence.snapshot import snapshot_path
 from persistence.wal import Wal
-from replication.core.membership import Change, ChangeKind, Configuration
+from replication.core.membership import Configuration
 from replication.core.messages import InstallSnapshot
 from replication.errors import ReplicationError
 from replication.leased_node import LeasedNode
@@ -104,6 +105,7 @@ class Group:
         self._leader_seen: tuple[str | None, int] = (None, 0)
         self._is_quarantined = False
         self._is_replacing_snapshot = False
+        self._movers = Movers(members, peers)
         self._removal = Removal(service, members, lambda: self._spawn(self._ask_whether_removed()))
         self._on_durable: Callable[[int], None] = lambda _token: None
 
@@ -236,7 +238,7 @@ class Group:
         if seen != self._leader_seen:
             self._leader_seen = seen
             log.info(Event.LEADER_CHANGED, leader=seen[0] or "", term=seen[1])
-            self._mind_own_address(node)
+            self._movers.look(node)
         self._removal.tick(node)
         if self._is_quarantined and not node.raft.is_quarantined:
             self._is_quarantined = False
@@ -245,6 +247,7 @@ class Group:
         if not self._ticks_to_digest:
             self._ticks_to_digest = DIGEST_TICKS
             self._exchange_digests()
+            self._movers.look(node)
 
     def _exchange_digests(self) -> None:
         """Tell the others our newest checkpoint, and compare theirs that were ahead of us."""
@@ -257,14 +260,6 @@ class Group:
         is_removed = await self._peers.is_removed()
         if self.node is not None:
             self._removal.answered(self.node, is_removed=is_removed)
-
-    def _mind_own_address(self, node: Node) -> None:
-        """Tell the others where this node is reached now, if it leads and has moved."""
-        configuration, own = node.configuration, self._members.own.peer
-        if not node.is_leader or len(configuration.members) < 2 or not own:
-            return
-        if configuration.addresses.get(self._members.name) != own:
-            node.change([Change(ChangeKind.CHANGE_ADDRESS, self._members.name, own)], lambda _error: None)
 
     def _digest_received(self, peer: str, digest: StateDigest) -> None:
         """Take a checkpoint of a peer's state."""

@@ -47,6 +47,8 @@ class Members:
         self.configuration = Configuration(())
         self.configuration_index = 0
         """Index of its entry; 0 if it is the first one."""
+        self.problems: dict[str, str] = {}
+        """Why members cannot be reached from here, by name."""
         self._met: dict[str, Addresses] = {}
 
     def configuration_changed(self, configuration: Configuration, index: int) -> None:
@@ -55,6 +57,7 @@ class Members:
         self.configuration_index = index
         present = set(configuration.members)
         self._met = {name: addresses for name, addresses in self._met.items() if name in present}
+        self.problems = {name: problem for name, problem in self.problems.items() if name in present}
 
     def met(self, name: str, addresses: Addresses) -> None:
         """Remember where a member says it is reached; empty addresses leave what is known."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
+from kvservice.cluster.addresses import advertised
 from kvservice.cluster.admin import Administration
 from kvservice.cluster.bootstrap import ASK_SECONDS, Newcomer, answer_of
 from kvservice.cluster.charter import Charter
@@ -106,10 +107,11 @@ class PeerPlane:
         """Settle where this node says it is reached."""
         config = self._config
         listed = {member.name: str(member.address) for member in config.initial_cluster}
+        peer = str(config.advertise_peer_addr or listed.get(config.name) or self._server.address)
         own = Addresses(
-            str(config.advertise_peer_addr or listed.get(config.name) or self._server.address),
-            str(config.advertise_resp_addr or resp),
-            str(config.advertise_grpc_addr or grpc_address),
+            peer,
+            str(advertised(config.advertise_resp_addr, resp, peer)),
+            str(advertised(config.advertise_grpc_addr, grpc_address, peer)),
         )
         self._members.own = own
         identity = self.identity
@@ -226,6 +228,18 @@ class PeerPlane:
         address = self._members.addresses_of(leader).peer if leader else ""
         return raft_pb2.JoinResponse(cluster_id=self._members.cluster_id, leader=leader, leader_address=address)
 
+    # -- where others are ---------------------------------------------------------------------------------------------
+
+    def unreached_that_speak(self) -> list[str]:
+        """Return the members that have a stream to this node, while there is no way to them."""
+        links, hears = self.peers.links, self.servicer.hears
+        return [name for name, link in links.items() if name in self._members and not link.is_open and hears(name)]
+
+    def said_address(self, name: str) -> str:
+        """Return where a node last said that it is reached, "" if it never did."""
+        introduction = self.peers.introductions.get(name)
+        return introduction.peer_address if introduction is not None else ""
+
     # -- what this node asks ------------------------------------------------------------------------------------------
 
     async def is_removed(self) -> bool:
@@ -255,6 +269,10 @@ class PeerPlane:
     def _happened(self, event: PeerEvent, peer: str, text: str) -> None:
         name, write = _EVENTS[event]
         write(name, peer=peer, text=text)
+        if event is PeerEvent.CONNECTED:
+            self._members.problems.pop(peer, None)
+        elif event in (PeerEvent.LOST, PeerEvent.UNREACHABLE) and peer in self._members:
+            self._members.problems[peer] = text
         if (introduction := self.peers.introductions.get(peer)) is not None:
             self._meet(introduction)
 

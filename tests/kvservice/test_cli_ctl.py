@@ -156,6 +156,12 @@ async def test_a_node_that_does_not_lead_is_left_for_the_leader(capsys: pytest.C
     assert capsys.readouterr().out.split()[5:8] == ["n4", "learner", "h:1"]
 
 
+async def test_an_endpoint_that_is_another_server_is_told_from_a_node(capsys: pytest.CaptureFixture[str]) -> None:
+    async with stand_in(ListMembers=lambda _: cluster_pb2.ListMembersResponse()) as elsewhere:
+        assert await ctl("transfer", "--endpoint", elsewhere) == 1
+    assert f"redan: {elsewhere}: not the gRPC address of a node" in capsys.readouterr().err
+
+
 async def test_while_nobody_leads_the_same_nodes_are_asked_again(capsys: pytest.CaptureFixture[str]) -> None:
     answers: list[Any] = [refusal("NOT_LEADER")] * 3
     answers.append(cluster_pb2.TransferLeadershipResponse(leader="n2", term=7))

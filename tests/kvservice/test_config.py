@@ -84,8 +84,9 @@ def test_members_are_names_with_addresses_each_once() -> None:
         parse_members("n1=a:1,n1=b:2")
     with pytest.raises(ValueError, match="the address a:1 stands twice"):
         parse_members("n1=a:1,n2=a:1")
-    with pytest.raises(ValueError, match="'n2=a:0': an address that nobody can connect to; give the port, 1 to 65535"):
-        parse_members("n1=a:1,n2=a:0")
+    for unreachable in ("n2=a:0", "n2=0.0.0.0:1", "n2=[::]:1"):
+        with pytest.raises(ValueError, match="an address that others cannot connect to; name a host, and a port"):
+            parse_members(f"n1=a:1,{unreachable}")
     with pytest.raises(ValueError, match="is not a member"):
         parse_members("a:1")
 
@@ -99,9 +100,17 @@ def test_a_cluster_has_no_more_first_members_than_the_core_admits() -> None:
 
 
 @pytest.mark.parametrize("setting", ["join", "advertise_peer_addr", "advertise_resp_addr", "advertise_grpc_addr"])
-def test_an_address_that_others_connect_to_has_a_port(setting: str) -> None:
-    with pytest.raises(ValueError, match="give the port"):
-        Config.model_validate({setting: "127.0.0.1:0"})
+def test_an_address_that_others_connect_to_has_a_host_and_a_port(setting: str) -> None:
+    for unreachable in ("127.0.0.1:0", "0.0.0.0:7400"):
+        with pytest.raises(ValueError, match="an address that others cannot connect to"):
+            Config.model_validate({setting: unreachable})
+
+
+def test_a_node_that_joins_says_where_it_is_reached() -> None:
+    joining = {"join": "127.0.0.1:7401", "peer_addr": "0.0.0.0:7401"}
+    with pytest.raises(ValueError, match=r"this node is at 0\.0\.0\.0:7401; set advertise_peer_addr"):
+        Config.model_validate(joining)
+    assert Config.model_validate({**joining, "advertise_peer_addr": "n4:7401"}).advertise_peer_addr is not None
 
 
 def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:

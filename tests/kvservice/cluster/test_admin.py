@@ -108,8 +108,18 @@ async def test_a_learner_gets_a_vote_once_it_has_caught_up(setting: Setting) -> 
     await setting.admin.promote("n4")
     assert setting.node.changes == [Change(PROMOTE, "n4")]
     setting.node.raft.progress["n4"].match = 9
-    with pytest.raises(NotCaughtUp, match="n4 has 9 of 10 entries"):
+    with pytest.raises(NotCaughtUp, match="n4 has 9 of 10 entries after .* s; try again"):
         await setting.admin.promote("n4", 0.05)
+    setting.members.problems["n4"] = "connection refused"
+    with pytest.raises(NotCaughtUp, match="it is not reached at n4:7401: connection refused"):
+        await setting.admin.promote("n4", 0.05)
+
+
+async def test_a_node_that_nobody_could_find_takes_no_members(setting: Setting) -> None:
+    setting.members.own = Addresses("0.0.0.0:7401")
+    with pytest.raises(ChangeRefused, match=r"this one is at 0\.0\.0\.0:7401: start it with advertise_peer_addr"):
+        await setting.admin.add("n5", "n5:7401")
+    assert setting.node.changes == []
 
 
 async def test_a_removal_needs_a_majority_of_the_rest_that_answers(setting: Setting) -> None:
