@@ -85,6 +85,7 @@ async def test_a_password_is_read_from_a_file(tmp_path: Path, capsys: pytest.Cap
         ("status", "--endpoint", "nowhere"),
         ("add", "a b", "127.0.0.1:1"),
         ("add", "n2", "nowhere"),
+        ("add", "n2", "127.0.0.1:0"),
         ("members", "-o", "xml"),
         ("nothing",),
     ],

@@ -108,7 +108,7 @@ async def test_a_learner_gets_a_vote_once_it_has_caught_up(setting: Setting) -> 
     await setting.admin.promote("n4")
     assert setting.node.changes == [Change(PROMOTE, "n4")]
     setting.node.raft.progress["n4"].match = 9
-    with pytest.raises(NotCaughtUp, match="n4 has 9 of 10 entries after .* s; try again"):
+    with pytest.raises(NotCaughtUp, match=r"n4 has 9 of 10 entries after .* s; try again"):
         await setting.admin.promote("n4", 0.05)
     setting.members.problems["n4"] = "connection refused"
     with pytest.raises(NotCaughtUp, match="it is not reached at n4:7401: connection refused"):
