@@ -207,14 +207,34 @@ def test_the_leader_alone_decides_about_memory() -> None:
     assert peer.taken() == []
     cluster.settle()
     assert texts(peer.taken()) == ["OOM command not allowed when used memory > 'maxmemory'.", b"1"]
-    assert n2.run(peer, "CONFIG SET maxmemory 2") == [OK]
-    assert n2.node.log == [], "a follower evicts nothing"
+    n1 = cluster.benches["n1"]
+    assert n1.run(n1.peer(), "CONFIG SET maxmemory 0") == [OK]
+    n2.send(peer, "SET k 3")
+    cluster.settle()
+    assert peer.taken() == [OK], "the limit of a follower is not in force"
+
+
+def test_a_follower_evicts_nothing_also_when_its_limit_is_lowered() -> None:
+    cluster = cluster_led_by_n1(maxmemory_policy="allkeys-lru")
+    n1, n2 = cluster.benches["n1"], cluster.benches["n2"]
+    peer = n2.peer()
+    n2.send(peer, "SET k 1", "SET j 2")
+    cluster.settle()
+    assert peer.taken() == [OK, OK]
+    assert n2.run(peer, "CONFIG SET maxmemory 1") == [OK]
+    cluster.settle()
+    assert n2.node.log == []
+    assert len(cluster.log) == 1
+    n1.send(n1.peer(), "CONFIG SET maxmemory 1")
+    cluster.settle()
+    assert not n2.machine.databases[0].key_count, "the leader evicts for all"
 
 
 def test_only_the_leader_moves_time(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = cluster_led_by_n1()
     for bench in cluster.benches.values():
         bench.service.move_time()
+    assert [len(bench.soon) for bench in cluster.benches.values()] == [1, 0, 0]
     cluster.turn()
     assert [len(bench.node.log) for bench in cluster.benches.values()] == [1, 0, 0]
     peer = cluster.benches["n2"].peer()

@@ -32,6 +32,26 @@ def test_a_leader_of_another_term_runs_nothing_and_all_is_sent_again_in_order() 
     assert peer.taken() == [OK, 2]
 
 
+def test_a_leader_that_stepped_down_in_its_term_runs_nothing_and_passes_nothing_on() -> None:
+    cluster = cluster_led_by_n1()
+    n1, n2 = cluster.benches["n1"], cluster.benches["n2"]
+    reader, writer = n2.peer(), n2.peer()
+    n2.send(reader, "GET j")
+    n2.send(writer, "SET k 1")
+    link = link_from(cluster, "n2")
+    link.send()
+    n1.lead(None, 1)
+    link.carry()
+    n1.turn()
+    assert n1.node.log == []
+    assert n1.service.forwarder.calls_pending == 0
+    assert n2.service.forwarder.calls_returned == 2
+    cluster.elect("n3")
+    cluster.tell_all()
+    cluster.settle()
+    assert (reader.taken(), writer.taken()) == ([None], [OK])
+
+
 def test_what_follows_a_refusal_on_the_same_stream_is_refused_too() -> None:
     """Else a later write of a caller would run before an earlier one, which its node sends again."""
     cluster = cluster_led_by_n1()
