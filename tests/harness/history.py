@@ -37,6 +37,10 @@ from tests.harness.resp2 import encode_command
 
 KEPT: Final = ROOT / "build" / "histories"
 CALLERS: Final = 6
+READERS: Final = 3
+"""Callers that only read journals: never stuck with a write, so there are reads at a leader that is one no more."""
+READ_REPLY_S: Final = 0.2
+"""After so much silence a reader asks again, so that a leader that was stopped finds reads from after its end."""
 PAUSE_S: Final = 0.012
 """Between two commands of a caller: some hundred a second of all, which leaves a shared machine to the nodes."""
 REPLY_S: Final = 4.0
@@ -178,7 +182,11 @@ class Load:
         self.name = name
         self._nodes = nodes
         self._stopping = threading.Event()
-        self.callers = [Caller(self, number, Random(seed * 100 + number)) for number in range(callers)]
+        self.callers = [
+            Caller(self, number, Random(seed * 100 + number), is_reader=number >= callers)
+            for number in range(callers + READERS)
+        ]
+        self.writers = self.callers[:callers]
 
     def __enter__(self) -> Load:
         for caller in self.callers:
@@ -197,9 +205,9 @@ class Load:
         """Return the nodes that a caller may try."""
         return self._nodes()
 
-    def emptiest(self, random: Random) -> Server | None:
+    def emptiest(self, random: Random, *, of_readers: bool) -> Server | None:
         """Return a node that the fewest callers are on: so there are some on each, and never all on one that fails."""
-        taken = Counter(id(caller.server) for caller in self.callers)
+        taken = Counter(id(caller.server) for caller in self.callers if caller.is_reader == of_readers)
         return min(self.nodes(), key=lambda node: (taken[id(node)], random.random()), default=None)
 
     def direct(self, nodes: Callable[[], Sequence[Server]]) -> None:
@@ -247,7 +255,7 @@ class Load:
             asked = self.ledger.last_read("last")
             assert asked is not None, "something waits although no caller does"
             reader.run_asked(asked)
-        for caller in self.callers:
+        for caller in self.writers:
             for key in caller.journal.keys:
                 while not reader.read_journal(caller, key):
                     assert time.monotonic() < deadline, "the journals are not read"
@@ -268,11 +276,12 @@ class Load:
 class Caller(threading.Thread):
     """One client of the cluster."""
 
-    def __init__(self, load: Load, number: int, random: Random) -> None:
+    def __init__(self, load: Load, number: int, random: Random, *, is_reader: bool) -> None:
         super().__init__(daemon=True, name=f"c{number}")
+        self.is_reader = is_reader
         self.journal = Journal(self.name)
         self.counts = [0, 0, 0]
-        """Commands sent; of them refused, and of unknown outcome."""
+        """Commands sent; of them refused, and of unknown outcome; a reader's silence is none."""
         self.refusals: Counter[str] = Counter()
         self._load = load
         self._random = random
@@ -296,9 +305,12 @@ class Caller(threading.Thread):
         chance = self._random.random()
         if self._connected() is None:
             return
-        if chance < 0.1:
-            other = self._random.choice(self._load.callers)
-            self.read_journal(other, self._random.choice(list(other.journal.keys)))
+        if self.is_reader:
+            writer = self._random.choice(self._load.writers)
+            self.read_journal(writer, writer.journal.current)
+        elif chance < 0.1:
+            writer = self._random.choice(self._load.writers)
+            self.read_journal(writer, self._random.choice(list(writer.journal.keys)))
         elif chance < 0.25:
             self._append()
         else:
@@ -309,11 +321,11 @@ class Caller(threading.Thread):
     def _connected(self) -> Connection | None:
         """Return the connection, a new one if there is none; None if the chosen node refuses."""
         if self._connection is None:
-            self.server = self._load.emptiest(self._random)
+            self.server = self._load.emptiest(self._random, of_readers=self.is_reader)
             if self.server is None:
                 return None
             try:
-                self._connection = Connection(self.server)
+                self._connection = Connection(self.server, READ_REPLY_S if self.is_reader else REPLY_S)
             except (OSError, KeyError):
                 # KeyError: it has not said yet where it listens.
                 return None
@@ -339,7 +351,7 @@ class Caller(threading.Thread):
             self.leave()
             raise
         except Lost as lost:
-            self.counts[2] += 1
+            self.counts[2] += not self.is_reader
             if not lost.is_connected:
                 self.leave()
             raise
