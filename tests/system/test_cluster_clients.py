@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import threading
 import time
@@ -13,7 +14,7 @@ import grpc
 import pytest
 from redis.cluster import LoadBalancingStrategy, RedisCluster
 
-from redan.kv.v1 import kv_pb2
+from redan.kv.v1 import kv_pb2, kv_pb2_grpc
 from tests.harness.cluster_processes import ClusterNode, ClusterProcesses
 from tests.harness.process import TIMEOUT_S
 
@@ -166,6 +167,45 @@ def test_a_write_whose_answer_died_with_the_leader_is_counted_once(cluster: Clus
     leader.start()
     assert increment(leader, b"n", "only") == 1
     assert leader.client().get("n") == b"1"
+
+
+async def test_a_stream_through_a_follower_outlives_the_leader_and_nothing_is_counted_twice(
+    cluster: ClusterProcesses,
+) -> None:
+    leader, node = cluster.leader(), cluster.followers()[0]
+    answers: dict[str, int] = {}
+    open_ids = {f"write {number}" for number in range(2000)}
+    async with grpc.aio.insecure_channel(node.grpc_endpoint) as channel:
+        stream: Any = kv_pb2_grpc.KVServiceStub(channel).Pipeline()
+        tries = 0
+        while open_ids:
+            tries += 1
+            assert tries < 100
+            batches = [sorted(open_ids)[start : start + 20] for start in range(0, len(open_ids), 20)]
+            writing = asyncio.ensure_future(write_all(stream, batches))
+            for number, batch in enumerate(batches):
+                response = await asyncio.wait_for(stream.read(), TIMEOUT_S)
+                assert response.batch_id == number
+                for request_id, value in zip(batch, response.values, strict=True):
+                    if value.WhichOneof("kind") == "integer":
+                        answers[request_id] = value.integer
+                        open_ids.discard(request_id)
+                    else:
+                        assert value.error.outcome in {kv_pb2.OUTCOME_NOT_APPLIED, kv_pb2.OUTCOME_UNKNOWN}
+                if tries == 1 and number == 3:
+                    leader.kill()
+            await writing
+        await stream.done_writing()
+        assert await stream.read() == grpc.aio.EOF
+    assert sorted(answers.values()) == list(range(1, 2001))
+    assert node.client().get("n") == b"2000"
+
+
+async def write_all(stream: Any, batches: list[list[str]]) -> None:
+    """Send increments with their ids."""
+    for number, batch in enumerate(batches):
+        commands = [kv_pb2.Command(args=[b"INCR", b"n"], request_id=request_id) for request_id in batch]
+        await stream.write(kv_pb2.PipelineRequest(batch_id=number, commands=commands))
 
 
 def test_answers_are_remembered_in_snapshots(cluster: ClusterProcesses) -> None:
