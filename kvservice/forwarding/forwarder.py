@@ -38,7 +38,8 @@ from kvservice.session import Session
 from redan.raft.v1 import raft_pb2
 
 BYTES_MAX: Final = 64 * 1024 * 1024
-"""Calls beyond this are refused as Overloaded: half a second of a network of 1 Gbit/s."""
+"""Calls beyond this are refused as Overloaded, but for one that is longer and alone: half a second of a network of
+1 Gbit/s."""
 REQUEST_BYTES_MAX: Final = 1024 * 1024
 """A request is closed when it is so long: larger ones save nothing."""
 TICK_SECONDS: Final = 0.005
@@ -120,7 +121,7 @@ class Forwarder:
         """
         if not commands and (admitted := call.admitted()):
             commands = encode_commands(admitted)
-        if self.bytes_pending + len(commands) > BYTES_MAX and commands:
+        if self.bytes_pending and self.bytes_pending + len(commands) > BYTES_MAX and commands:
             call, commands = call.refused(Overloaded()), b""
         waiting = Waiting(call, commands, self.now() + self.leader_wait_s)
         self._last_id += 1

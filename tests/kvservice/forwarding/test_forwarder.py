@@ -73,6 +73,22 @@ def test_more_than_may_wait_is_refused_in_its_place(monkeypatch: pytest.MonkeyPa
     assert n2.service.forwarder.bytes_pending == 0
 
 
+def test_one_call_that_is_longer_than_all_that_may_wait_is_sent_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarder_module, "BYTES_MAX", 2000)
+    cluster = cluster_led_by_n1()
+    n2 = cluster.benches["n2"]
+    peer, other = n2.peer(), n2.peer()
+    n2.send(peer, f"SET k {'v' * 5000}")
+    n2.send(other, "GET k")
+    n2.turn()
+    assert error_of(other) is Overloaded
+    cluster.settle()
+    assert peer.taken() == [OK]
+    n2.send(other, "STRLEN k")
+    cluster.settle()
+    assert other.taken() == [5000]
+
+
 def test_forwarded_commands_are_counted_where_they_were_asked() -> None:
     cluster = cluster_led_by_n1()
     n2 = cluster.benches["n2"]
