@@ -157,9 +157,9 @@ class Trial:
         try:
             new, later = self.leader(after_term=term)
             self.load.wait_for(SOME)
+            failover = Failover(fault, old.name, new.name, later, self.load.gap_s)
         finally:
             undo()
-        failover = Failover(fault, old.name, new.name, later, self.load.gap_s)
         print(failover)
         self.away.discard(old.name)
         self.failovers.append(failover)
@@ -175,12 +175,12 @@ class Trial:
         self.away.add(follower.name)
         try:
             self.load.wait_for(SOME)
+            gap_ms = self.load.gap_s * 1000
         finally:
             undo()
         self.away.discard(follower.name)
         self.wait_until_whole()
         _, later = self.leader()
-        gap_ms = self.load.gap_s * 1000
         print(f"follower {trouble}: {follower.name}, {later - term} later terms, {gap_ms:.0f} ms without a write")
 
     def wait_until_whole(self) -> None:
