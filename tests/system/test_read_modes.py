@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(not has_namespaces(), reason="needs root and ip(
 
 OLD, NEW = b"$3\r\nold\r\n", b"$3\r\nnew\r\n"
 NO_LEADER = b"-CLUSTERDOWN The cluster has no leader\r\n"
+LOST = b"-UNKNOWN outcome: leadership moved while the write was in flight\r\n"
 PATIENCE = ("--leader-wait-ms", "500")
 SLOW_ELECTIONS = ("--election-timeout-ms", "1500")
 """So that a lease lasts long enough for a machine that is busy."""
@@ -61,8 +62,9 @@ def write_new(cluster: NamespaceCluster, *absent: ClusterNode) -> None:
     cluster.until(lambda: ask(there[0], b"SET", b"k", b"new") == b"+OK\r\n", "the others to take a write")
 
 
-@pytest.mark.parametrize("mode", ["linearizable", "lease"])
-@pytest.mark.parametrize("role", ["leader", "follower"])
+@pytest.mark.parametrize(
+    ("mode", "role"), [("linearizable", "leader"), ("linearizable", "follower"), ("lease", "leader")]
+)
 def test_a_node_that_is_cut_off_never_answers_what_has_been_overwritten(tmp_path: Path, mode: str, role: str) -> None:
     with all_with_old(tmp_path, "--read-mode", mode, *PATIENCE) as (cluster, leader, follower):
         node = leader if role == "leader" else follower
@@ -82,6 +84,17 @@ def test_a_node_that_is_cut_off_never_answers_what_has_been_overwritten(tmp_path
 
         cluster.until(has_new, "the new value")
         assert set(answers) <= {NEW, NO_LEADER}
+
+
+def test_a_leader_that_is_cut_off_acknowledges_nothing(tmp_path: Path) -> None:
+    with all_with_old(tmp_path, *PATIENCE, "--outcome-timeout-ms", "2000") as (cluster, leader, follower):
+        cut_off(cluster, leader)
+        assert ask(leader, b"SET", b"k", b"lost") == LOST
+        write_new(cluster, leader)
+        assert ask(leader, b"SET", b"k", b"lost") == NO_LEADER
+        assert ask(follower, b"GET", b"k") == NEW
+        cluster.links.heal()
+        cluster.until(lambda: ask(leader, b"GET", b"k") == NEW, "the new value")
 
 
 def test_a_stale_node_that_is_cut_off_answers_at_once_what_it_has(tmp_path: Path) -> None:
