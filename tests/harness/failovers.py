@@ -9,14 +9,20 @@ Leaves to the caller: which faults, in which order.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from types import TracebackType
 from typing import Final, NamedTuple
 
+import grpc
+
+from kvservice.cluster.client import ClusterClient
 from kvservice.server import EXIT_STORAGE
+from redan.cluster.v1 import cluster_pb2
 from tests.harness.cluster_processes import ClusterNode, ClusterProcesses
 from tests.harness.history import Connection, Load, Lost, Refused, keep
 from tests.harness.links import Links
@@ -29,6 +35,8 @@ FILLERS: Final = 1000
 """Values of some kilobytes that are written at most until a disk without room is full."""
 DAMAGED_BYTES: Final = range(4096, 48 * 1024)
 """Of a log segment that is damaged, neither just begun nor about to be full."""
+PROMOTION_S: Final = 0.03
+"""About as long as a promotion takes, from the dialing on."""
 SOME: Final = 25
 """Writes that show that the cluster serves."""
 
@@ -248,6 +256,27 @@ def stop_in_order(node: ClusterNode) -> Undo:
     """Ask it to end; it is started again."""
     assert node.stop() == 0
     return lambda: _start(node)
+
+
+def kill_in_promotion(name: str, random: Random) -> Fault:
+    """Return a fault: let the leader give a learner its vote, and kill it somewhere in that; it is started again."""
+
+    def act(node: ClusterNode) -> Undo:
+        asking = threading.Thread(target=_promote, args=(node, name), daemon=True)
+        asking.start()
+        # Nothing is waited for: this says how far the change gets, from not at all to the answer.
+        time.sleep(PROMOTION_S * random.random())
+        node.kill()
+        asking.join(TIMEOUT_S)
+        return lambda: _start(node)
+
+    return act
+
+
+def _promote(node: ClusterNode, name: str) -> None:
+    with suppress(grpc.RpcError):
+        client = ClusterClient([node.grpc_endpoint])
+        client.ask(node.grpc_endpoint, "PromoteMember", cluster_pb2.PromoteMemberRequest(name=name), TIMEOUT_S)
 
 
 def transfer(cluster: ClusterProcesses) -> Fault:

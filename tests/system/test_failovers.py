@@ -26,6 +26,7 @@ from tests.harness.failovers import (
     fill_disk,
     isolate,
     kill,
+    kill_in_promotion,
     lose_disk,
     pause,
     remove,
@@ -39,7 +40,7 @@ from tests.harness.oracle import REDIS_SERVER, Oracle
 from tests.harness.relays import RelayCluster
 from tests.harness.small_disk import needs_mount, small_disk
 
-IN_A_ROUND: Final = {"three": 6, "links": 3, "relays": 3, "five": 3, "split": 1, "full": 1}
+IN_A_ROUND: Final = {"three": 6, "links": 3, "relays": 3, "five": 4, "split": 1, "full": 1}
 """Failovers of each trial when it goes through its list once."""
 ROUNDS: Final = max(1, -(-int(os.environ.get("TEST_FAILOVERS", "0")) // sum(IN_A_ROUND.values())))
 SEED: Final = int(os.environ.get("TEST_FAILOVER_SEED", "1"))
@@ -100,6 +101,7 @@ def go_through_cut_links(name: str, cluster: NamespaceCluster | RelayCluster) ->
 
 def test_five_nodes_outlive_two_at_a_time_and_change_their_members_meanwhile(tmp_path: Path) -> None:
     cluster = ClusterProcesses(tmp_path, 5, *SMALL)
+    random = Random(SEED)
     with Trial("five", cluster, SEED) as trial:
         for number in range(ROUNDS):
             down = trial.followers()[0]
@@ -108,6 +110,7 @@ def test_five_nodes_outlive_two_at_a_time_and_change_their_members_meanwhile(tmp
             trial.start(down)
             name = f"n{number + 6}"
             trial.start(trial.joining(name))
+            trial.fail_over("killed while it promotes", kill_in_promotion(name, random))
             cluster.ctl("promote", name)
             trial.fail_over("removed", remove(cluster))
             trial.fail_over("paused", pause)
