@@ -50,6 +50,8 @@ class MemoryLimit:
         self._leaving: deque[list[Victim]] = deque()
         """Victims on their way out, one list for each proposal, in the order they will be answered."""
         self._overhead_bytes = 0
+        self._over_since_s: float | None = None
+        """When memory was first seen above the limit; None while it is below."""
         self.refresh()
         self.config_changed(POLICY_FIELDS)
         service.make_room = self.make_room
@@ -58,8 +60,21 @@ class MemoryLimit:
     def refresh(self) -> None:
         """Take over the size of the slot dicts, and whether use is tracked; call ten times a second."""
         self._overhead_bytes = self._service.machine.memory.overhead_bytes
+        self._count_time_above()
         self._evictor.drop_unasked(_now_ms())
         self._service.runner.touch = self._touch if self._evictor.is_tracking else None
+
+    def _count_time_above(self) -> None:
+        stats, limit = self._service.stats, self._service.config.maxmemory
+        if limit and self._service.machine.memory.used_bytes > limit:
+            now_s = perf_counter()
+            if self._over_since_s is None:
+                self._over_since_s = now_s
+            stats.over_limit_now_ms = int((now_s - self._over_since_s) * 1000)
+        elif self._over_since_s is not None:
+            self._over_since_s = None
+            stats.over_limit_ms += stats.over_limit_now_ms
+            stats.over_limit_now_ms = 0
 
     def config_changed(self, fields: frozenset[str]) -> None:
         """Take over the policy; a lower limit evicts at once, as in Redis."""

@@ -97,7 +97,15 @@ class Stats:
         self.writes = 0
         """Writes to RESP connections."""
         self.expired_keys = 0
+        self.expire_nanoseconds = 0
+        """Time spent on the removal of expired keys."""
+        self.expire_cuts = 0
+        """How often the removal gave way to others before all due keys were gone."""
         self.evicted_keys = 0
+        self.over_limit_ms = 0
+        """Time that memory was above maxmemory, in spans that have ended."""
+        self.over_limit_now_ms = 0
+        """The span that has not ended; 0 below the limit."""
         self.commands_processed = 0
         self.operations_rate = Rate()
         self.input_rate = Rate()

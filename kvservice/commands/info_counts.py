@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from kvservice.commands.ports import ServicePort
+from kvservice.errors import WrongPassword
 from kvservice.latency_buckets import percentiles_us
 
 Fields: TypeAlias = Iterable[tuple[str, object]]
@@ -21,8 +22,7 @@ def stats(service: ServicePort) -> Fields:
     context = service.machine.context
     zeros = (
         "io_threaded_reads_processed io_threaded_writes_processed reply_buffer_shrinks reply_buffer_expands "
-        "eventloop_cycles_with_clients_processing acl_access_denied_auth acl_access_denied_cmd acl_access_denied_key "
-        "acl_access_denied_channel"
+        "acl_access_denied_cmd acl_access_denied_key acl_access_denied_channel"
     )
     return [
         ("total_connections_received", counted.connections_received),
@@ -40,9 +40,12 @@ def stats(service: ServicePort) -> Fields:
         *_zeros("sync_full sync_partial_ok sync_partial_err"),
         ("expired_keys", counted.expired_keys),
         ("expired_stale_perc", "0.00"),
-        *_zeros("expired_time_cap_reached_count expire_cycle_cpu_milliseconds"),
+        ("expired_time_cap_reached_count", counted.expire_cuts),
+        ("expire_cycle_cpu_milliseconds", counted.expire_nanoseconds // 1_000_000),
         ("evicted_keys", counted.evicted_keys),
-        *_zeros("evicted_clients total_eviction_exceeded_time current_eviction_exceeded_time"),
+        ("evicted_clients", 0),
+        ("total_eviction_exceeded_time", counted.over_limit_ms + counted.over_limit_now_ms),
+        ("current_eviction_exceeded_time", counted.over_limit_now_ms),
         ("keyspace_hits", context.hits),
         ("keyspace_misses", context.misses),
         *_zeros("pubsub_channels pubsub_patterns pubsubshard_channels latest_fork_usec total_forks"),
@@ -53,6 +56,7 @@ def stats(service: ServicePort) -> Fields:
         ("dump_payload_sanitizations", 0),
         ("total_reads_processed", counted.reads),
         ("total_writes_processed", counted.writes),
+        ("acl_access_denied_auth", counted.errors.get(WrongPassword.resp_prefix, 0)),
         *_zeros(zeros),
     ]
 

@@ -167,3 +167,21 @@ def test_the_choice_of_victims_is_an_event_of_the_latency_monitor(monkeypatch: p
         assert bench.run(peer, f"SET {name} {VALUE}") == [OK]
     assert bench.stats.evicted_keys > 0
     assert bench.stats.latency.events["eviction-cycle"].max_ms == 25
+
+
+def test_the_time_above_the_limit_is_counted_until_memory_is_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, peer = full_bench("noeviction", room_keys=0)
+    stats, now_s = bench.stats, 100.0
+    monkeypatch.setattr("kvservice.memory_limit.perf_counter", lambda: now_s)
+    bench.limit.refresh()
+    assert (stats.over_limit_ms, stats.over_limit_now_ms) == (0, 0)
+    bench.run(peer, f"SET over {VALUE}")
+    bench.limit.refresh()
+    now_s += 0.75
+    bench.limit.refresh()
+    assert (stats.over_limit_ms, stats.over_limit_now_ms) == (0, 750)
+    bench.run(peer, "DEL over k0 k1")
+    bench.limit.refresh()
+    now_s += 5
+    bench.limit.refresh()
+    assert (stats.over_limit_ms, stats.over_limit_now_ms) == (750, 0)

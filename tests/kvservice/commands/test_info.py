@@ -9,7 +9,7 @@ import pytest
 from kvservice.commands.info import SECTIONS, TTL_SAMPLES, average_ttl_ms
 from kvservice.commands.info_storage import human_size
 from kvservice.config import Config
-from kvservice.errors import RequestError, WrongType
+from kvservice.errors import RequestError, WrongPassword, WrongType
 from tests.harness.oracle import Oracle
 from tests.harness.resp2 import bulk_of
 from tests.harness.server_plane import Caller, FakeService
@@ -227,3 +227,17 @@ def test_percentiles_follow_their_setting() -> None:
     assert fields(caller)["latency_percentiles_usec_get"] == "p50=3.000,p99.99=3.000"
     caller.say("CONFIG SET latency-tracking no")
     assert sections(caller.text("INFO latencystats")) == {"Latencystats": {}}
+
+
+def test_wrong_passwords_are_counted_as_denied() -> None:
+    caller = Caller()
+    for error in (WrongPassword(), WrongPassword(), RequestError("no")):
+        caller.service.stats.rejected(None, error)
+    assert fields(caller)["acl_access_denied_auth"] == "2"
+
+
+def test_the_time_above_maxmemory_is_that_of_ended_spans_and_of_the_present_one() -> None:
+    caller = Caller()
+    caller.service.stats.over_limit_ms, caller.service.stats.over_limit_now_ms = 700, 200
+    told = fields(caller)
+    assert (told["total_eviction_exceeded_time"], told["current_eviction_exceeded_time"]) == ("900", "200")
