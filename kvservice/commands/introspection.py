@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from kvservice.commands.arguments import arguments_of, documented
 from kvservice.commands.containers import help_reply, leaf, server_row
 from kvservice.commands.glob import matcher
 from kvservice.commands.key_access import key_specifications, statuses, words_of_call
@@ -78,6 +79,8 @@ def documentation(row: Command) -> Reply:
         b"group": row.group.encode(),
         b"complexity": row.complexity.encode(),
     }
+    if arguments := arguments_of(row.name):
+        fields[b"arguments"] = documented(arguments)
     if row.subcommands:
         fields[b"subcommands"] = {
             subcommand.name.encode(): documentation(subcommand) for subcommand in row.subcommands.values()
