@@ -4,7 +4,8 @@ States: dialing → open → waiting (20 ms, doubled up to 1 s, jittered) → di
 
 Guarantees: `send` never waits. All that is sent in one turn of the event loop travels in one request, and what is sent
 while a request is on its way, in the next. The queue is bounded in messages and bytes; what does not fit is dropped and
-counted. A broken or refused stream is reported in the event loop's next turn, once for each time. While the stream is
+counted. A peer that cannot be reached at its address is tried in turn where it says of itself that it is (``said``).
+A broken or refused stream is reported in the event loop's next turn, once for each time. While the stream is
 not open the last few messages are kept, so that a vote asked for during the connect is not lost.
 Leaves to the caller: repeating what is lost (the consensus core does), and running `run` in a task.
 
@@ -78,6 +79,11 @@ class PeerLink:
         # on_failed: told the same once ``problem`` says why.
         self.peer = peer
         self.address = address
+        """Where the configuration, or whoever made this link, has it."""
+        self.said = ""
+        """Where the peer says that it is, if it ever did."""
+        self.target = address
+        """Where it was reached last, or is looked for now."""
         self.in_return = in_return
         """The peer is in no configuration, and dialed only because it speaks to this node."""
         self.is_open = False
@@ -189,6 +195,8 @@ class PeerLink:
                 await self._attempt()
             except LinkBroken as error:
                 self.problem = str(error)
+                if self._connects == connects:
+                    self.target = self.said if self.said and self.target == self.address else self.address
             if self._is_draining:
                 return
             self._on_failed(self, self._connects > connects)
@@ -217,7 +225,7 @@ class PeerLink:
         channel: grpc.aio.Channel | None = None
         try:
             try:
-                channel = await self._dialer.channel(self.address)
+                channel = await self._dialer.channel(self.target)
                 call: RawStream = channel.stream_stream(EXCHANGE)()
                 async with asyncio.timeout(self._options.greeting_seconds):
                     introduction = await self._greet(call)

@@ -7,6 +7,7 @@ event loop's turn in which a stream to it breaks or a dial is refused. While the
 a refused dial is no loss: it lives, and only the way there is closed.
 A member is dialed at the address that the configuration has. A node that greets and is in no configuration known here
 (it leads, and this node has yet to learn of its group) is dialed at the address that it gave, as long as it is heard.
+A member that greets and cannot be reached at the configuration's address is looked for where it says that it is, too.
 Leaves to the caller: telling it about the inbound side (`greeted`, `unheard`, `hears`), what is sent, and stopping it.
 """
 
@@ -32,6 +33,8 @@ from replication.wire import StateDigest
 FORWARD: Final = "/redan.raft.v1.RaftService/Forward"
 DRAIN_SECONDS: Final = 2.0
 """For what waits for a peer that was removed: with it goes the news of its removal."""
+REASONS_MAX: Final = 2
+"""A member has two addresses at most: that of the configuration, and its own word."""
 SNAPSHOT_PAUSE_SECONDS: Final = 1.0
 """Between a snapshot that failed and the report of it: the core asks for another as soon as it hears."""
 
@@ -84,8 +87,8 @@ class Peers:
         """Of every link, also of those that are being drained."""
         self._transfers: dict[str, asyncio.Task[None]] = {}
         self._unroutable = 0
-        self._said: dict[str, str] = {}
-        """Why each peer could not be reached, as it was last logged."""
+        self._said: dict[str, list[str]] = {}
+        """Why each peer could not be reached, as far as it was logged: a reason for each address that was tried."""
         self._is_stopped = False
 
     def attach(self, listener: PeersListener) -> None:
@@ -143,6 +146,7 @@ class Peers:
         self.introductions[peer] = introduction
         link = self._links.get(peer)
         if link is not None:
+            link.said = introduction.peer_address
             link.hurry()
         elif introduction.peer_address and not introduction.in_return and len(self._links) < 2 * MEMBERS_MAX:
             self._dial(peer, introduction.peer_address, in_return=True)
@@ -168,7 +172,7 @@ class Peers:
     def address_of(self, peer: str) -> str:
         """Return where a peer is dialed, or an empty text."""
         link = self._links.get(peer)
-        return link.address if link is not None else self._members.get(peer, "")
+        return link.target if link is not None else self._members.get(peer, "")
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
@@ -231,8 +235,8 @@ class Peers:
 
     def _dial(self, peer: str, address: str, *, in_return: bool) -> None:
         link = self._links.get(peer)
-        if link is not None and link.address == address:
-            link.in_return = in_return
+        if link is not None and address in (link.address, link.target):
+            link.address, link.in_return = address, in_return
             return
         if self._is_stopped:
             return
@@ -248,6 +252,8 @@ class Peers:
             on_failed=self._link_failed,
             on_greeted=self._link_opened,
         )
+        if (introduction := self.introductions.get(peer)) is not None:
+            link.said = introduction.peer_address
         task = self._tasks[link] = asyncio.get_running_loop().create_task(link.run(), name=f"peer-{peer}")
         task.add_done_callback(_raise_defect)
         task.add_done_callback(lambda _task, link=link: self._tasks.pop(link, None))  # type: ignore[misc]
@@ -288,8 +294,8 @@ class Peers:
             return
         if was_open:
             self._on_event(PeerEvent.LOST, peer, reason)
-        elif self._said.get(peer) != reason:
-            self._said[peer] = reason
+        elif reason not in (said := self._said.setdefault(peer, [])):
+            said[:] = [*said[-REASONS_MAX + 1 :], reason]
             self._on_event(PeerEvent.UNREACHABLE, peer, reason)
 
     async def _transfer(self, peer: str, snapshot: InstallSnapshot) -> None:

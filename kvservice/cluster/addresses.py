@@ -3,8 +3,8 @@
 Cases, on the leader (``Movers.look``, once a second):
 
 A. its own address is not what the configuration has: the others have to know;
-B. a member speaks to this node, cannot be reached at the address that the configuration has, twice in a row, and says
-   that it is reached elsewhere: it came back at another address;
+B. a member is reached, and not at the address that the configuration has (replication/peers tries both): it came back
+   at another address;
 C. a member is reached at the address of the configuration, whatever it says of itself: a person wrote that down, and
    there may be something in between that the member does not know of.
 
@@ -50,18 +50,13 @@ class Movers:
     def __init__(self, members: Members, peers: PeerPlane) -> None:
         self._members = members
         self._peers = peers
-        self._unreached: set[str] = set()
-        """Members that speak to this node and could not be reached when it last looked."""
 
     def look(self, node: Node) -> None:
         """Propose a change of one address, if this node leads and a member has moved."""
         members = self._members
         if not node.is_leader or len(members.configuration.members) < 2:
-            self._unreached = set()
             return
-        before, self._unreached = self._unreached, set(self._peers.unreached_that_speak())
-        addresses = {name: self._peers.said_address(name) for name in sorted(before & self._unreached)}
-        for name, address in {members.name: members.own.peer, **addresses}.items():
+        for name, address in {members.name: members.own.peer, **self._peers.reached()}.items():
             if can_be_dialed(address) and members.configuration.addresses.get(name) != address:
                 node.change([Change(ChangeKind.CHANGE_ADDRESS, name, address)], lambda _error: None)
                 return

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from kvservice.cluster.addresses import advertised
+from kvservice.cluster.addresses import advertised, can_be_dialed
 from kvservice.cluster.admin import Administration
 from kvservice.cluster.bootstrap import ASK_SECONDS, Newcomer, answer_of
 from kvservice.cluster.charter import Charter
@@ -116,6 +116,8 @@ class PeerPlane:
         self._members.own = own
         identity = self.identity
         identity.peer_address, identity.resp_address, identity.grpc_address = own
+        if not can_be_dialed(own.peer):
+            identity.peer_address = ""
         addresses = listed or {config.name: own.peer}
         self.first = Configuration(tuple(sorted(addresses)), addresses=addresses)
 
@@ -230,15 +232,10 @@ class PeerPlane:
 
     # -- where others are ---------------------------------------------------------------------------------------------
 
-    def unreached_that_speak(self) -> list[str]:
-        """Return the members that have a stream to this node, while there is no way to them."""
-        links, hears = self.peers.links, self.servicer.hears
-        return [name for name, link in links.items() if name in self._members and not link.is_open and hears(name)]
-
-    def said_address(self, name: str) -> str:
-        """Return where a node last said that it is reached, "" if it never did."""
-        introduction = self.peers.introductions.get(name)
-        return introduction.peer_address if introduction is not None else ""
+    def reached(self) -> dict[str, str]:
+        """Return where members are reached, by name; without those that are not."""
+        links = self.peers.links.items()
+        return {name: link.target for name, link in links if link.is_open and name in self._members}
 
     # -- what this node asks ------------------------------------------------------------------------------------------
 

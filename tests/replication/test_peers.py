@@ -240,6 +240,36 @@ async def test_the_loss_of_a_killed_process_is_known_within_milliseconds(tmp_pat
     assert min(seconds) < 0.05, seconds
 
 
+async def test_a_peer_that_has_moved_is_reached_where_it_says_and_later_where_the_configuration_has_it(
+    tmp_path: Path,
+) -> None:
+    async with PeerNode("n1", tmp_path / "1") as n1, PeerNode("n2", tmp_path / "2") as n2:
+        old = f"127.0.0.1:{closed_port()}"
+        n1.knows(n2, at={"n2": old})
+        await until(lambda: n1.peers.links["n2"].problem)
+        n2.knows(n1)
+        await n1.has_opened(n2)
+        assert (n1.peers.links["n2"].address, n1.peers.address_of("n2")) == (old, n2.address)
+        n1.knows(n2)
+        assert n1.peers.links["n2"].counts.connects == 1
+        assert n1.peers.links["n2"].address == n2.address
+        # One line for each of two addresses at most, however often they are tried.
+        assert len([event for event in n1.listener.events if event[0] is PeerEvent.UNREACHABLE]) <= 2
+
+
+async def test_a_peer_that_names_a_wrong_address_is_reached_where_the_configuration_has_it(tmp_path: Path) -> None:
+    async with PeerNode("n1", tmp_path / "1") as n1, PeerNode("n2", tmp_path / "2") as n2:
+        n2.identity.peer_address = f"127.0.0.1:{closed_port()}"
+        async with Proxy(n2.address) as proxy:
+            n2.knows(n1)
+            await until(lambda: "n2" in n1.peers.introductions)
+            n1.knows(n2, at={"n2": proxy.address})
+            await n1.has_opened(n2)
+            proxy.cut()
+            await until(lambda: n1.peers.links["n2"].counts.connects == 2)
+            assert n1.peers.address_of("n2") == proxy.address
+
+
 class NameServer(asyncio.DatagramProtocol):
     """Answers every question for an address with the one that it is told."""
 
