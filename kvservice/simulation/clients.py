@@ -24,8 +24,6 @@ from kvservice.simulation.rules import RuleBroken
 
 TIMEOUT_US: Final = 8_000_000
 LATENCY_US: Final = 400
-HURRY_US: Final = 300_000
-"""Mean time between questions of a client that is in a hurry."""
 DEPTH_MAX: Final = 3
 """Commands that a client sends at once."""
 CHORE_SHARE: Final = 0.15
@@ -88,29 +86,27 @@ class Client:
         self._random = random
         self._ledger = ledger
         self._doors = doors
-        self._pause_us = pause_us
+        self._pause_us = self._usual_pause_us = pause_us
         self._door: Door | None = None
         self._session: ClientSession | None = None
         self._turn = 0
         self._is_waiting = False
         self._chores = 0
-        self._is_hurried = False
         self._asks = 0
         """Counts plans to ask: only the newest is carried out."""
         self._later()
 
     # ---- asking
 
-    def hurry(self, is_hurried: bool) -> None:
-        """Ask more often than usual, or no longer."""
-        self._is_hurried = is_hurried
+    def hurry(self, pause_us: int) -> None:
+        """Ask with another mean pause from now on; 0 is the usual one."""
+        self._pause_us = pause_us or self._usual_pause_us
         if not self._is_waiting:
             self._later()
 
     def _later(self) -> None:
-        pause_us = HURRY_US if self._is_hurried else self._pause_us
         self._asks += 1
-        self._clock.after(1 + self._random.randrange(2 * pause_us), self._ask, self._asks)
+        self._clock.after(1 + self._random.randrange(2 * self._pause_us), self._ask, self._asks)
 
     def _ask(self, number: int) -> None:
         if self._is_waiting or number != self._asks:

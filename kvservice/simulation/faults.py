@@ -96,6 +96,10 @@ def partition(world: World) -> bool:
     if len(names) < 2:
         return False
     world.random.shuffle(names)
+    leader = world.leader()
+    if leader is not None and leader.name in names and world.random.random() < 0.5:
+        names.remove(leader.name)
+        names.insert(0, leader.name)
     form = world.random.randrange(4)
     if form == 0:
         pairs = [(names[0], other) for other in names[1:]]

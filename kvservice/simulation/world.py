@@ -31,6 +31,13 @@ SECOND_US: Final = 1_000_000
 CORE_SECONDS: Final = 30
 HEAL_SECONDS: Final = 60
 TRACED: Final = 300
+WATCH_SECONDS: Final = 5
+MESSAGES_MAX: Final = 5_000
+"""A second between all nodes: some hundreds are the rule, and clients in a burst bring some thousand."""
+BURST_US: Final = 1_500_000
+BURST_PAUSE_US: Final = 15_000
+HEALED_PAUSE_US: Final = 300_000
+"""Mean time between a client's questions in a burst, and while liveness is asked for."""
 NEVER_STARTED_US: Final = 50_000
 TICKS: Final = (
     (10_000, Settings()),
@@ -59,6 +66,7 @@ class World:
         self._has_faults = False
         self._healed: list[Host] = []
         """Where clients go while liveness is asked for: they have found out who is well, and hurry."""
+        self._sent_before = 0
         self.tick_us, ticks = random.choice(TICKS)
         self.outcome_timeout_ms = 50 * ticks.election_ticks_max
         """In ticks of 10 ms, which the driver counts: five seconds."""
@@ -80,11 +88,14 @@ class World:
         count = random.choice((1, 2, 3, 3, 3, 3, 4, 5, 5))
         self._founding = Configuration(tuple(self.add_host().name for _ in range(count)))
         self.configuration = self._founding
+        self._burst_share = random.choice((0.0, 0.0, 0.1, 0.3))
+        """Of the faults, those around which clients ask as often as they can: it is then that answers may be wrong."""
         pause_us = random.choice((300_000, 1_000_000, 3_000_000, 6_000_000))
         self.clients = [
             Client(f"c{number}", self.clock, Random(random.random()), self.ledger, self._doors, pause_us)
             for number in range(1, random.randrange(3, 6))
         ]
+        self._watch()
         for host in self.hosts.values():
             host.was_member = True
             host.start()
@@ -242,8 +253,7 @@ class World:
     def _safety(self, seconds: int) -> None:
         self.trace("-- anything may fail: %s", ", ".join(self.fault_kinds))
         self._healed = []
-        for client in self.clients:
-            client.hurry(False)
+        self._hurry(0)
         self._has_faults = True
         self._next_fault()
         self.clock.run_until(self.clock.now_us + seconds * SECOND_US)
@@ -259,12 +269,30 @@ class World:
         if FAULTS[kind](self):
             self.counts[kind] += 1
             self.trace("fault: %s", kind)
+            if self.random.random() < self._burst_share:
+                self._hurry(BURST_PAUSE_US)
+                self.clock.after(BURST_US, self._calm)
         self._next_fault()
+
+    def _hurry(self, pause_us: int) -> None:
+        for client in self.clients:
+            client.hurry(pause_us)
+
+    def _calm(self) -> None:
+        """End a burst, unless liveness is asked for meanwhile."""
+        if self._has_faults:
+            self._hurry(0)
+
+    def _watch(self) -> None:
+        """See that nodes do not talk without end."""
+        sent, self._sent_before = self.network.sent - self._sent_before, self.network.sent
+        if sent > MESSAGES_MAX * WATCH_SECONDS:
+            raise RuleBroken("livelock", f"{sent} messages in {WATCH_SECONDS} s; {self._standing()}")
+        self.clock.after(WATCH_SECONDS * SECOND_US, self._watch)
 
     def _heal(self, hosts: list[Host]) -> None:
         self._healed = hosts
-        for client in self.clients:
-            client.hurry(True)
+        self._hurry(HEALED_PAUSE_US)
         self.network.heal()
         self.clear_up()
         for host in hosts:
@@ -280,11 +308,7 @@ class World:
         configuration = self.configuration
         if configuration.is_joint:
             return
-        sound = [
-            name
-            for name in configuration.voters
-            if not self.hosts[name].is_damaged and not self.hosts[name].durable.is_doubtful
-        ]
+        sound = [name for name in configuration.voters if self.hosts[name].is_sound]
         majority = len(configuration.voters) // 2 + 1
         if len(sound) < majority:
             return
