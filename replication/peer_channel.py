@@ -11,6 +11,7 @@ Reference: gRPC core, grpc_types.h (channel arguments).
 from __future__ import annotations
 
 import asyncio
+import ssl
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -103,12 +104,13 @@ class Dialer:
 
 
 def server_credentials(tls: PeerTls) -> grpc.ServerCredentials:
-    """Return credentials that ask every client for a certificate. Blocks on files; raise OSError if one is missing.
+    """Return credentials that ask every client for a certificate. Blocks on files; raise OSError if one is no use.
 
     The files are read again at each handshake, in gRPC's threads; files that cannot be read then leave the last ones
     in force.
     """
     last = _certificate_configuration(tls)
+    _check_pems(tls)
 
     def newest() -> grpc.ServerCertificateConfiguration:
         nonlocal last
@@ -122,6 +124,20 @@ def server_credentials(tls: PeerTls) -> grpc.ServerCredentials:
 def _certificate_configuration(tls: PeerTls) -> grpc.ServerCertificateConfiguration:
     key, certificate, authority = _read_pems(tls)
     return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
+
+
+def _check_pems(tls: PeerTls) -> None:
+    """Raise OSError that names the file which cannot be used: gRPC only says that it could not bind the port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # A key that is encrypted would be asked for at the terminal.
+        context.load_cert_chain(tls.certificate, tls.key, password="")
+    except ssl.SSLError as error:
+        raise OSError(f"{tls.certificate} and {tls.key} are no certificate (PEM) with its key: {error}") from error
+    try:
+        context.load_verify_locations(tls.authority)
+    except ssl.SSLError as error:
+        raise OSError(f"{tls.authority} holds no certificate (PEM) of an authority: {error}") from error
 
 
 def _read_pems(tls: PeerTls) -> tuple[bytes, bytes, bytes]:

@@ -6,53 +6,19 @@ Certificates are made by the openssl program when the tests run.
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
-from typing import Final
 
 import grpc
 import pytest
 
 from redan.raft.v1 import raft_pb2
 from replication.core.messages import Heartbeat
-from replication.peer_channel import PeerTls
+from replication.peer_channel import PeerTls, server_credentials
 from replication.peer_server import PeerServer
+from tests.harness.certificates import OPENSSL, authority, certificate
 from tests.harness.peer_nodes import QUICK, PeerNode, until
 
-OPENSSL: Final = shutil.which("openssl")
 pytestmark = pytest.mark.skipif(OPENSSL is None, reason="openssl is not installed")
-
-
-def openssl(*arguments: str) -> None:
-    assert OPENSSL is not None
-    subprocess.run([OPENSSL, *arguments], check=True, capture_output=True, timeout=60)
-
-
-def authority(directory: Path, name: str) -> Path:
-    """Make an authority; return the path of its certificate, beside which is its key."""
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"{name}.pem"
-    openssl(
-        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"),
-        *("-subj", f"/CN={name}", "-keyout", str(path.with_suffix(".key")), "-out", str(path)),
-    )
-    return path
-
-
-def certificate(directory: Path, name: str, signer: Path) -> PeerTls:
-    """Make a certificate for 127.0.0.1, signed by an authority."""
-    key, request, path = (directory / f"{name}.{suffix}" for suffix in ("key", "csr", "crt"))
-    extensions = directory / f"{name}.ext"
-    extensions.write_text("subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")
-    openssl(
-        *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={name}"),
-        *("-keyout", str(key), "-out", str(request)),
-    )
-    openssl(
-        *("x509", "-req", "-in", str(request), "-CA", str(signer), "-CAkey", str(signer.with_suffix(".key"))),
-        *("-CAcreateserial", "-days", "2", "-extfile", str(extensions), "-out", str(path)),
-    )
-    return PeerTls(path, key, signer)
 
 
 @pytest.fixture(scope="module")
@@ -146,5 +112,15 @@ async def test_a_server_with_unreadable_certificates_does_not_start(tmp_path: Pa
             pems["n1"]._replace(key=tmp_path / "missing.pem"),
             pems["n1"]._replace(certificate=garbage),
         ):
-            with pytest.raises(OSError, match=r"missing\.pem|cannot listen"):
+            with pytest.raises(OSError, match=r"missing\.pem|garbage\.pem"):
                 await PeerServer("127.0.0.1:0", n1.servicer, QUICK, tls).start()
+
+
+@pytest.mark.parametrize("which", ["certificate", "key", "authority"])
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, which: str, content: str | None) -> None:
+    tls = certificate(tmp_path, "node", authority(tmp_path, "ours"))
+    file: Path = getattr(tls, which)
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.raises(OSError, match=file.name):
+        server_credentials(tls)
