@@ -3,7 +3,8 @@
 Order of a start: data directory locked → ports bound (LOADING is answered from here on, and other nodes learn who this
 is) → cluster founded, joined or found again → log opened → snapshot → replay → clients are served → ready, once a
 leader is known. Order of a stop (SIGTERM, SIGINT, SHUTDOWN): readiness off → leadership handed over → listeners closed
-→ what runs is finished, up to ``shutdown_timeout_seconds`` → snapshot → log sealed → directory unlocked.
+→ what runs is finished → snapshot → log sealed → replies have left → directory unlocked. What runs and who reads is
+waited for until ``shutdown_timeout_seconds`` after the signal.
 
 Guarantees: exit code 0 after a clean stop, 1 if a port cannot be had or anything unforeseen happens, 2 if the settings
 do not fit the data or the other nodes, 3 if the data directory is damaged, in use, of another format, or a write to it
@@ -56,6 +57,7 @@ EXIT_CLEAN: Final = 0
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_STORAGE: Final = 3
+DRAIN_POLL_SECONDS: Final = 0.005
 REAP_KEYS: Final = 5000
 """Keys of a flushed database that are freed in one turn: about 1 ms."""
 REAP_SECONDS: Final = 0.004
@@ -256,6 +258,7 @@ class Server:
         self._stop.set()
 
     async def _drain(self) -> None:
+        deadline_s = self.loop.time() + self.config.shutdown_timeout_seconds
         self._is_draining = True
         log.info(Event.DRAIN_STARTED)
         self.housekeeping.stop()
@@ -265,7 +268,7 @@ class Server:
         if not self._has_failed:
             self.service.flush()
             self.service.drain()
-            await self._finish_pending()
+            await self._finish_pending(deadline_s)
         if not self._has_failed:
             await self.group.snapshots.save_and_wait()
         self.group.stop()
@@ -273,6 +276,7 @@ class Server:
             session.close(after_replies=True)
         await self.planes.stop_api()
         await self._close_log(seal=not self._has_failed)
+        await self._send_replies(deadline_s)
 
     async def _close_log(self, *, seal: bool) -> None:
         has_log = self.group.wal is not None
@@ -285,14 +289,19 @@ class Server:
             if seal and has_log:
                 log.info(Event.LOG_SEALED, last_index=self.service.node.last_index)
 
-    async def _finish_pending(self) -> None:
-        deadline = self.loop.time() + self.config.shutdown_timeout_seconds
+    async def _finish_pending(self, deadline_s: float) -> None:
         node, forwarder = self.service.node, self.service.forwarder
         while (node.proposals_pending or forwarder.calls_pending) and not self._has_failed:
-            if self.loop.time() > deadline:
+            if self.loop.time() > deadline_s:
                 log.warning(Event.DRAIN_TIMED_OUT, proposals=node.proposals_pending + forwarder.calls_pending)
                 return
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+
+    async def _send_replies(self, deadline_s: float) -> None:
+        while self.listener.is_sending:
+            if self.loop.time() > deadline_s:
+                return
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
 
 
 def _wall_clock_ms() -> int:

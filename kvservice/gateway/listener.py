@@ -57,6 +57,11 @@ class Listener:
         if self._server is not None:
             self._server.close()
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether a connection that was closed has replies that have not left yet."""
+        return any(session.is_closed for session in self._service.sessions.values() if isinstance(session, Connection))
+
     def close_idle(self, now_s: float) -> None:
         """Close sessions that have been silent for longer than ``timeout`` seconds; call about once a second."""
         timeout_s = self._service.config.timeout

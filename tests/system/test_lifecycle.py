@@ -37,6 +37,13 @@ def events(node: NodeProcess, name: str) -> list[dict[str, object]]:
     return [event for event in node.events() if event.get("event") == name]
 
 
+def wait_for_event(node: NodeProcess, name: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not events(node, name):
+        assert time.monotonic() < deadline, f"no {name} within {TIMEOUT_S} s"
+        time.sleep(0.01)
+
+
 def test_sigterm_finishes_saves_seals_and_the_next_start_loads_the_snapshot(tmp_path: Path) -> None:
     node = NodeProcess(tmp_path)
     try:
@@ -74,6 +81,31 @@ def test_sigterm_answers_what_was_sent_before(tmp_path: Path) -> None:
         node.start()
         with node.client() as client:
             assert client.dbsize() == acknowledged
+
+
+def test_a_reply_that_is_read_after_the_stop_has_begun_is_whole(tmp_path: Path) -> None:
+    length = 8_000_000
+    with NodeProcess(tmp_path) as node:
+        with node.client() as client:
+            client.set("long", b"v" * length)
+        with node.connect() as peer, peer.makefile("rb") as replies:
+            peer.sendall(b"GET long\r\n")
+            assert replies.readline() == b"$%d\r\n" % length
+            os.kill(node.pid, signal.SIGTERM)
+            wait_for_event(node, "log_sealed")
+            assert len(replies.read()) == length + 2
+        assert node.wait() == 0
+
+
+def test_a_client_that_never_reads_does_not_hold_a_stop_up_for_ever(tmp_path: Path) -> None:
+    with NodeProcess(tmp_path, "--shutdown-timeout-seconds", "1") as node:
+        with node.client() as client:
+            client.set("long", b"v" * 8_000_000)
+        with node.connect() as peer:
+            peer.sendall(b"GET long\r\n" * 4)
+            assert peer.recv(1) == b"$"
+            os.kill(node.pid, signal.SIGTERM)
+            assert node.wait() == 0
 
 
 def test_a_second_node_on_the_same_directory_is_refused(tmp_path: Path) -> None:
