@@ -198,6 +198,11 @@ class Trial:
         for node in self.reachable():
             self._until(lambda node=node: self._has_applied(node, goal), f"{node.name} to apply {goal}")  # type: ignore[misc]
 
+    def wait_until_well(self, node: ClusterNode) -> None:
+        """Wait until a node follows the log of others again, whoever leads them."""
+        goal = max(int(raft_of(one).get("raft_commit_index", 0)) for one in self.reachable())
+        self._until(lambda: self._has_applied(node, goal), f"{node.name} to apply {goal}")
+
     def _has_applied(self, node: ClusterNode, goal: int) -> bool:
         state = raft_of(node)
         return int(state.get("raft_applied_index", 0)) >= goal and state.get("raft_quarantined") == "0"

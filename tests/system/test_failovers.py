@@ -39,9 +39,12 @@ from tests.harness.links import NamespaceCluster, has_namespaces
 from tests.harness.oracle import REDIS_SERVER, Oracle
 from tests.harness.relays import RelayCluster
 from tests.harness.small_disk import needs_mount, small_disk
+from tests.harness.storm import Storm
 
-IN_A_ROUND: Final = {"three": 6, "links": 3, "relays": 3, "five": 4, "split": 1, "full": 1}
+IN_A_ROUND: Final = {"three": 6, "links": 3, "relays": 3, "five": 4, "storm": 1, "full": 1}
 """Failovers of each trial when it goes through its list once."""
+STORM_STEPS: Final = 6
+"""In a round; nobody counts the failovers that they bring."""
 ROUNDS: Final = max(1, -(-int(os.environ.get("TEST_FAILOVERS", "0")) // sum(IN_A_ROUND.values())))
 SEED: Final = int(os.environ.get("TEST_FAILOVER_SEED", "1"))
 
@@ -119,12 +122,25 @@ def test_five_nodes_outlive_two_at_a_time_and_change_their_members_meanwhile(tmp
 
 
 @needs_namespaces
-def test_five_nodes_outlive_a_leader_that_keeps_a_minority(tmp_path: Path) -> None:
+def test_five_nodes_outlive_a_leader_with_a_minority_and_faults_that_begin_and_end_at_any_time(tmp_path: Path) -> None:
     cluster = NamespaceCluster(tmp_path, 5, *SMALL)
-    with Trial("split", cluster, SEED) as trial:
+    faults = {
+        "killed": kill,
+        "paused": pause,
+        "without its disk": lose_disk(cluster),
+        "cut off": isolate(cluster.links, cluster),
+        "mute": isolate(cluster.links, cluster, hears=True),
+        "deaf": isolate(cluster.links, cluster, is_heard=True),
+    }
+    with Trial("storm", cluster, SEED) as trial:
+        storm = Storm(trial, faults, Random(SEED))
         for _ in range(ROUNDS):
             trial.fail_over("split", split(cluster.links, trial))
-        trial.conclude(ROUNDS * IN_A_ROUND["split"])
+            for _ in range(STORM_STEPS):
+                storm.step()
+            storm.calm()
+        print(storm)
+        trial.conclude(ROUNDS * IN_A_ROUND["storm"])
 
 
 @needs_mount
