@@ -1,0 +1,102 @@
+"""What real nodes say of themselves and the others: leader, follower, learner, candidate, and a node alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness.cluster_processes import ClusterNode, ClusterProcesses
+
+NAMED = {
+    "raft_role", "raft_node", "raft_leader", "raft_term", "raft_last_index", "raft_commit_index", "raft_applied_index",
+    "raft_voters", "raft_learners", "raft_digest_state",
+}  # fmt: skip
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[ClusterProcesses]:
+    with ClusterProcesses(tmp_path, 3) as running:
+        yield running
+
+
+def said(node: ClusterNode, *command: str) -> Any:
+    client: Any = node.client()
+    return client.execute_command(*command)
+
+
+def raft_of(node: ClusterNode) -> dict[str, Any]:
+    fields = said(node, "INFO", "raft")
+    assert isinstance(fields, dict)
+    assert fields.keys() >= NAMED
+    assert fields["raft_node"] == node.name
+    return fields
+
+
+def names(value: Any) -> set[str]:
+    """Return the names of a list that redis-py may have split."""
+    return set(value if isinstance(value, list) else filter(None, str(value).split(",")))
+
+
+def test_leader_follower_and_learner_each_tell_the_truth(cluster: ClusterProcesses) -> None:
+    learner = cluster.joining("n4")
+    learner.start()
+    leader = cluster.leader()
+    voters = {"n1", "n2", "n3"}
+    learner.client().set("k", "v")
+    cluster.until_all_applied()
+    for node in cluster.nodes.values():
+        fields = raft_of(node)
+        role = "leader" if node is leader else "learner" if node is learner else "follower"
+        assert (fields["raft_role"], fields["raft_leader"]) == (role, leader.name)
+        assert (names(fields["raft_voters"]), names(fields["raft_learners"])) == (voters, {"n4"})
+        assert fields["raft_last_index"] >= fields["raft_commit_index"] >= fields["raft_applied_index"] > 0
+        peers = {name: value for name, value in fields.items() if name.startswith("raft_peer_")}
+        if node is not leader:
+            assert not peers, "the leader alone knows"
+        else:
+            assert peers.keys() == {f"raft_peer_{name}" for name in {*voters, "n4"} - {leader.name}}
+            assert all(peer["match"] + peer["lag"] == fields["raft_last_index"] for peer in peers.values())
+        replication = said(node, "INFO", "replication")
+        assert (replication["role"], replication["connected_slaves"]) == ("master", 3 if node is leader else 0)
+        assert said(node, "ROLE")[0] == b"master"
+        shape = said(node, "CLUSTER INFO")
+        assert (shape["cluster_state"], shape["cluster_known_nodes"]) == ("ok", "4")
+        members = said(node, "CLUSTER NODES")
+        flags = {address: entry["flags"] for address, entry in members.items()}
+        own, leading = ("{}:{}".format(*one.addresses["resp"]) for one in (node, leader))
+        assert len(flags) == 4
+        assert "master" in flags[leading]
+        assert "myself" in flags[own]
+        assert members[own]["node_id"] == said(node, "CLUSTER", "MYID").decode()
+        [[first, last, master, *replicas]] = said(node, "CLUSTER", "SLOTS")
+        assert (first, last, master[1], len(replicas)) == (0, 16383, leader.addresses["resp"][1], 3)
+
+
+def test_a_node_without_a_leader_says_so(cluster: ClusterProcesses) -> None:
+    node, *others = cluster.nodes.values()
+    for other in others:
+        other.kill()
+    cluster.until(lambda: raft_of(node)["raft_role"] == "candidate", "an election that nobody can win")
+    fields = raft_of(node)
+    assert fields["raft_leader"] == ""
+    assert names(fields["raft_voters"]) == {"n1", "n2", "n3"}
+    shape = said(node, "CLUSTER INFO")
+    assert (shape["cluster_state"], shape["cluster_slots_ok"]) == ("fail", "0")
+    assert said(node, "CLUSTER", "MYID")
+    assert said(node, "PING")
+    assert said(node, "ROLE")[0] == b"master"
+
+
+def test_a_node_alone_is_one_redis_to_its_clients(tmp_path: Path) -> None:
+    with ClusterProcesses(tmp_path, 1) as cluster:
+        node = cluster["n1"]
+        fields = raft_of(node)
+        assert (fields["raft_role"], fields["raft_leader"], fields["raft_voters"]) == ("leader", "n1", "n1")
+        assert not [name for name in fields if name.startswith("raft_peer_")]
+        assert said(node, "INFO", "cluster")["cluster_enabled"] == 0
+        assert said(node, "ROLE") == [b"master", fields["raft_applied_index"], []]
+        assert said(node, "WAIT", "1", "50") == 0
+        assert said(node, "WAITAOF", "1", "0", "0") == [1, 0]
