@@ -54,6 +54,8 @@ class ClientSession(Session):
         self.client = client
         self.incarnation = incarnation
         self.sent: deque[Asked | None] = deque()
+        self.replied_us = 0
+        """When the newest replies arrive at the client."""
 
     def deliver(self, replies: list[Reply]) -> None:
         """Send replies to the client."""
@@ -131,7 +133,14 @@ class Client:
         self._session.sent.extend(sent)
         self._is_waiting = True
         self._turn += 1
-        self._clock.after(self._latency(), self._arrive, self._session, commands)
+        latency_us = self._latency()
+        if self._random.random() < 0.5:
+            self._clock.after(latency_us, self._arrive, self._session, commands)
+        else:
+            # As separate packets: later ones arrive before earlier ones are answered, or after.
+            for args in commands:
+                self._clock.after(latency_us, self._arrive, self._session, [args])
+                latency_us += self._random.randrange(LATENCY_US)
         self._clock.after(TIMEOUT_US, self._timed_out, self._turn)
 
     def _connects(self) -> bool:
@@ -176,11 +185,15 @@ class Client:
 
     def replies_left(self, session: ClientSession, replies: list[Reply]) -> None:
         """Carry replies to the client."""
-        self._clock.after(self._latency(), self._answered, session, replies)
+        # A connection keeps the order.
+        arrives_us = max(self._clock.now_us + self._latency(), session.replied_us + 1)
+        session.replied_us = arrives_us
+        self._clock.after(arrives_us - self._clock.now_us, self._answered, session, replies)
 
     def reset_left(self, session: ClientSession) -> None:
         """Carry the end of a connection to the client."""
-        self._clock.after(self._latency(), self._reset, session)
+        arrives_us = max(self._clock.now_us + self._latency(), session.replied_us + 1)
+        self._clock.after(arrives_us - self._clock.now_us, self._reset, session)
 
     def _answered(self, session: ClientSession, replies: list[Reply]) -> None:
         if session is not self._session:

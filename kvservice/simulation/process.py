@@ -60,15 +60,15 @@ class WatchedStorage(Storage):
         """Entries of each append, or the index of a restart, not known to be durable."""
         self.is_waiting = False
         """Whether something was queued since the last write."""
-        self.ends_quarantine = False
-        """Whether what is queued says durably that nothing is missing here any more."""
+        self.queued_state: HardState | None = None
+        """The newest hard state that is not known to be durable."""
 
     def append(self, hard_state: HardState | None, entries: list[Entry], commit_index: int, token: int) -> None:
         """Queue for the disk."""
         super().append(hard_state, entries, commit_index, token)
         self.is_waiting = True
         if hard_state is not None:
-            self.ends_quarantine = not hard_state.quarantined
+            self.queued_state = hard_state
         if entries:
             self.queued.append(entries)
 
@@ -104,6 +104,7 @@ class Process:
         self._wakes_us = NEVER_US
         """When the event is due that the next tick which is not idle will be called by."""
         self._configurations: list[Configuration] = []
+        self._committed_at_election = 0
         self.wal: Wal
         self.storage: WatchedStorage
         self.node: Node
@@ -129,6 +130,7 @@ class Process:
         if host.is_damaged and not end.hard_state.quarantined:
             self._check_damage_was_harmless(end)
         self._note_durable(end)
+        self.world.rules.found(host.name, end.hard_state)
         if not end.hard_state.quarantined:
             self._is_whole()
         configuration = membership.decode(meta.configuration) if meta is not None and meta.configuration else None
@@ -187,6 +189,7 @@ class Process:
         host.quarantine = hard_state = hard_state._replace(quarantined=True)
         host.durable.is_doubtful = True
         self.world.rules.loses_disk(host.name)
+        host.durable.hard_state = None
         for directory in (self.log_directory, self.snapshots):
             for name in disk.listdir(directory):
                 disk.unlink(directory / name)
@@ -317,11 +320,15 @@ class Process:
         queued, storage.queued = storage.queued, []
         storage.is_waiting = False
         durable.begins(queued)
-        ends_quarantine, storage.ends_quarantine = storage.ends_quarantine, False
+        hard_state, storage.queued_state = storage.queued_state, None
+        if hard_state is not None:
+            durable.hard_state = None
         token = self.wal.write_queued()
         durable.ends(queued)
-        if ends_quarantine:
-            self._is_whole()
+        if hard_state is not None:
+            durable.hard_state = hard_state
+            if not hard_state.quarantined:
+                self._is_whole()
         return token
 
     def _is_whole(self) -> None:
@@ -405,8 +412,17 @@ class Process:
         if entry.kind == EntryKind.CONFIGURATION:
             self.world.configuration_applied(self.host.name, entry.index, membership.decode(entry.payload))
         raft = self.node.raft
-        if raft.role is Role.LEADER and entry.term == raft.term:
-            self.world.rules.commits(self.host.name, entry, self._configurations)
+        if raft.role is Role.LEADER:
+            rules = self.world.rules
+            rules.counts(self.host.name, raft.log.committed, self._committed_at_election, raft.term_start_index)
+            if entry.term == raft.term:
+                rules.commits(self.host.name, entry, self._configurations)
+
+    def leads(self, term: int) -> None:
+        """Show the rules that this node was elected."""
+        raft = self.node.raft
+        self._committed_at_election = raft.log.committed
+        self.world.rules.leads(self.host.name, term, raft.configuration)
 
 
 def _terms(end: LogEnd) -> Sequence[tuple[int, int]]:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from kvservice.simulation.faults import FAULTS
 from kvservice.simulation.rules import RuleBroken
-from kvservice.simulation.world import SECOND_US, World
+from kvservice.simulation.world import ANY, SECOND_US, Conditions, World
 
 HOUR_SECONDS: Final = 3600
 
@@ -62,10 +62,10 @@ class Report(NamedTuple):
         )
 
 
-def simulate(seed: int, virtual_seconds: float) -> Report:
+def simulate(seed: int, virtual_seconds: float, conditions: Conditions = ANY) -> Report:
     """Run a seed for so much virtual time, to the end of a cycle of phases."""
     started = process_time()
-    world = World(seed)
+    world = World(seed, conditions)
     failure: Failure | None = None
     try:
         world.run(virtual_seconds)

@@ -4,10 +4,13 @@ Rules, by the Raft paper's names where it has one:
 
     election safety        one leader a term
     one vote               a voter gives its vote to one candidate a term, also across restarts; not if its disk is lost
+    elected                who leads was given votes of a majority (of both sets while joint)
+    durable vote           a vote that is told, or asked with, is on the voter's disk, and found there at the next start
     state machine safety   what one node applied at an index, every node applies there, and never something else
     order of applying      each node applies every index once, in order
     durable acknowledgment no follower reports more than its disk has
     quorum                 what a leader applies is durable on a majority (of both sets while joint)
+    own term               a leader commits by counting no entry that is not of its term
     equal states           at the same index all machines are in the same state
 
 Guarantees: a rule that is broken raises `RuleBroken` at the event that broke it.
@@ -24,7 +27,7 @@ from kvservice.keyspace.kinds import kind_of
 
 if TYPE_CHECKING:
     from replication.core.membership import Configuration
-    from replication.core.messages import Entry
+    from replication.core.messages import Entry, HardState
 
 REMEMBERED: Final = 20_000
 """Indexes whose entry and digest are kept: a node that is further behind gets a snapshot."""
@@ -47,13 +50,15 @@ class DurableLog:
     unreported_from: the lowest index that a write changes of which it is not known whether it happened.
     """
 
-    __slots__ = ("base", "is_doubtful", "last", "terms", "unreported_from")
+    __slots__ = ("base", "hard_state", "is_doubtful", "last", "terms", "unreported_from")
 
     def __init__(self) -> None:
         self.terms: dict[int, int] = {}
         self.base = 0
         self.last = 0
         self.is_doubtful = False
+        self.hard_state: HardState | None = None
+        """The newest that is known to be durable."""
         self.unreported_from = NEVER
 
     def begins(self, queued: Sequence[list[Entry] | int]) -> None:
@@ -114,6 +119,8 @@ class Rules:
         self.entries_applied = 0
         self.states_compared = 0
         self._votes: dict[str, dict[int, str]] = {}
+        self._voters: dict[tuple[int, str], set[str]] = {}
+        """Who was ever told to vote for a candidate in a term."""
         self._entries: dict[int, Entry] = {}
         self._digests: dict[int, tuple[str, int]] = {}
         self._applied: dict[str, int] = {}
@@ -122,14 +129,24 @@ class Rules:
         """Note that a process begins with a state at an index, or has restored one."""
         self._applied[name] = applied
 
-    def leads(self, name: str, term: int) -> None:
-        """Note that a node considers itself the leader of a term."""
+    def leads(self, name: str, term: int, configuration: Configuration) -> None:
+        """Note that a node considers itself the leader of a term, elected by a configuration."""
         leader = self.leaders.setdefault(term, name)
         if leader != name:
             raise RuleBroken("election safety", f"{name} leads term {term}, and so does {leader}")
+        voted = self._voters.get((term, name), set()) | {name}
+        for voters in (configuration.voters, configuration.outgoing):
+            if voters and sum(voter in voted for voter in voters) * 2 <= len(voters):
+                raise RuleBroken("elected", f"{name} leads term {term} by votes of {sorted(voted)} out of {voters}")
 
     def votes(self, voter: str, candidate: str, term: int) -> None:
         """Note a vote that leaves a node."""
+        disk = self.disks[voter]
+        if disk.hard_state is not None and disk.hard_state[:2] != (term, candidate):
+            raise RuleBroken(
+                "durable vote", f"{voter} votes for {candidate} in term {term}, disk has {disk.hard_state}"
+            )
+        self._voters.setdefault((term, candidate), set()).add(voter)
         earlier = self._votes.setdefault(voter, {}).setdefault(term, candidate)
         if earlier != candidate:
             raise RuleBroken("one vote", f"{voter} votes for {candidate} in term {term}, and has voted for {earlier}")
@@ -170,6 +187,20 @@ class Rules:
             first = entry.index - REMEMBERED
             self._entries = {index: kept for index, kept in self._entries.items() if index >= first}
             self._digests = {index: kept for index, kept in self._digests.items() if index >= first}
+
+    def found(self, name: str, hard_state: HardState) -> None:
+        """Note the hard state that a node starts with."""
+        known = self.disks[name].hard_state
+        if known is not None and (
+            hard_state.term < known.term or (hard_state.term == known.term and known.vote not in ("", hard_state.vote))
+        ):
+            raise RuleBroken("durable vote", f"{name} had {known} on disk, and starts with {hard_state}")
+        self.disks[name].hard_state = hard_state
+
+    def counts(self, leader: str, committed: int, committed_at_election: int, term_start_index: int) -> None:
+        """Note how far a leader's log is committed, and was when it was elected."""
+        if committed_at_election < committed < term_start_index:
+            raise RuleBroken("own term", f"{leader} commits {committed}, its term begins at {term_start_index}")
 
     def commits(self, leader: str, entry: Entry, configurations: Sequence[Configuration]) -> None:
         """Note that a leader applies an entry of its own term: a quorum must have it durably.

@@ -114,7 +114,7 @@ class SimulatedState:
     def on_leadership(self, leader: str | None, is_leader: bool, term: int) -> None:
         """Show the rules who leads."""
         if is_leader:
-            self._rules.leads(self._name, term)
+            self._process.leads(term)
             self._process.host.world.trace("%s leads term %d", self._name, term)
         self._runner.on_leadership(leader, is_leader, term)
 

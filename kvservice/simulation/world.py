@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from kvservice.simulation.clients import Client, Door
 from kvservice.simulation.clock import VirtualClock
@@ -34,8 +34,8 @@ TRACED: Final = 300
 WATCH_SECONDS: Final = 5
 MESSAGES_MAX: Final = 5_000
 """A second between all nodes: some hundreds are the rule, and clients in a burst bring some thousand."""
-BURST_US: Final = 1_500_000
-BURST_PAUSE_US: Final = 15_000
+BURST_US: Final = 1_000_000
+BURST_PAUSE_US: Final = 20_000
 HEALED_PAUSE_US: Final = 300_000
 """Mean time between a client's questions in a burst, and while liveness is asked for."""
 NEVER_STARTED_US: Final = 50_000
@@ -46,10 +46,22 @@ TICKS: Final = (
 """Length of a tick in us, and how many make a heartbeat and an election: the times are the same, ticks cost most."""
 
 
+class Conditions(NamedTuple):
+    """What a run is like where chance is not to decide it. Times in us."""
+
+    nodes: int | None = None
+    faults: tuple[str, ...] = ()
+    fault_mean_us: int | None = None
+    pause_us: int | None = None
+
+
+ANY: Final = Conditions()
+
+
 class World:
     """Everything of one run."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, conditions: Conditions = ANY) -> None:
         self.seed = seed
         self.random = random = Random(seed)
         self.clock = VirtualClock()
@@ -73,7 +85,7 @@ class World:
         self.settings = ticks._replace(
             pre_vote=random.random() < 0.9,
             check_quorum=random.random() < 0.9,
-            append_bytes_max=random.choice((1 << 20, 300)),
+            append_bytes_max=random.choice((1 << 20, 300, 1)),
             inflight_messages_max=random.choice((256, 4)),
             memory_bytes_max=random.choice((32 << 20, 2_000)),
         )
@@ -83,14 +95,15 @@ class World:
         )
         self.network = Network(self.clock, Random(random.random()), self.weather)
         kinds = list(FAULTS)
-        self.fault_kinds = random.sample(kinds, random.randrange(3, len(kinds)))
-        self.fault_mean_us = random.choice((500_000, 2_000_000, 5_000_000, 10_000_000))
-        count = random.choice((1, 2, 3, 3, 3, 3, 4, 5, 5))
+        some_kinds = random.sample(kinds, random.randrange(3, len(kinds)))
+        self.fault_kinds = list(conditions.faults) or some_kinds
+        self.fault_mean_us = conditions.fault_mean_us or random.choice((500_000, 2_000_000, 5_000_000, 10_000_000))
+        count = conditions.nodes or random.choice((1, 2, 3, 3, 3, 3, 4, 5, 5))
         self._founding = Configuration(tuple(self.add_host().name for _ in range(count)))
         self.configuration = self._founding
-        self._burst_share = random.choice((0.0, 0.0, 0.1, 0.3))
+        self._burst_share = random.choice((0.0, 0.0, 0.02, 0.1))
         """Of the faults, those around which clients ask as often as they can: it is then that answers may be wrong."""
-        pause_us = random.choice((300_000, 1_000_000, 3_000_000, 6_000_000))
+        pause_us = conditions.pause_us or random.choice((300_000, 1_000_000, 3_000_000, 6_000_000))
         self.clients = [
             Client(f"c{number}", self.clock, Random(random.random()), self.ledger, self._doors, pause_us)
             for number in range(1, random.randrange(3, 6))

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Final, NamedTuple
 
 from kvservice.simulation.report import Failure, simulate
+from kvservice.simulation.world import ANY, Conditions
 from tests.simulation import planted_around_core, planted_in_elections, planted_in_replication
 
 Plant = Callable[[], AbstractContextManager[None]]
@@ -32,6 +33,70 @@ PLANTED_BUGS: Final[dict[str, Plant]] = (
 )
 
 
+RESTLESS: Final = Conditions(3, ("partition", "kill", "transfer", "pause", "storm", "power cut"), 400_000, 60_000)
+"""Leaders change all the time, under many writes."""
+CROWD: Final = RESTLESS._replace(nodes=5)
+CUT_OFF: Final = Conditions(3, ("partition", "pause", "reset", "slow link"), 700_000, 20_000)
+"""Leaders that do not know yet that they lead no more, under many reads."""
+COMING_AND_GOING: Final = Conditions(5, ("members", "transfer", "partition"), 400_000, 200_000)
+BEHIND: Final = Conditions(3, ("snapshot", "partition", "kill", "slow link", "pause"), 400_000, 100_000)
+"""Followers that need snapshots."""
+WORN: Final = Conditions(3, ("wipe", "rot", "partition", "kill", "transfer"), 700_000, 200_000)
+"""Disks that lose what they had."""
+FORGETFUL: Final = Conditions(
+    5, ("power cut", "power cut everywhere", "kill at a point", "slow disk"), 400_000, 200_000
+)
+
+WHERE: Final[dict[str, Conditions]] = {
+    "commits older terms by counting": CROWD,
+    "counts learners": COMING_AND_GOING,
+    "counts a removed leader": COMING_AND_GOING,
+    "half commits": RESTLESS._replace(nodes=4),
+    "half elects": RESTLESS._replace(nodes=4),
+    "joint counts as one set": COMING_AND_GOING,
+    "votes twice": CROWD,
+    "votes before durable": FORGETFUL,
+    "asks before own vote is durable": FORGETFUL,
+    "votes for shorter logs": RESTLESS,
+    "pre votes count as votes": CROWD,
+    "ignores quarantine": WORN,
+    "does not match logs": RESTLESS,
+    "truncates on any append": RESTLESS,
+    "keeps a stale tail": RESTLESS,
+    "commits what the leader did not send": RESTLESS,
+    "heartbeats commit what is not matched": RESTLESS,
+    "remembers the match of another term": RESTLESS,
+    "counts acknowledgements of earlier terms": RESTLESS,
+    "takes late reports for new entries": RESTLESS,
+    "sends to a lost peer at once": WORN,
+    "takes any snapshot": BEHIND,
+    "reads without a round": CUT_OFF,
+    "reads by answers to an earlier round": CUT_OFF,
+    "reads before the no op is committed": CUT_OFF,
+    "begins without a no op": RESTLESS,
+    "skips fsync": FORGETFUL,
+    "does not persist the vote": FORGETFUL,
+    "does not persist the term": FORGETFUL,
+    "drops the kind of entries": FORGETFUL,
+    "cuts damage like a tear": WORN,
+    "does not make the found tail durable": Conditions(3, ("disk error", "power cut", "kill"), 400_000, 200_000),
+    "goes on behind a snapshot without saying so": BEHIND,
+    "snapshots have no members": COMING_AND_GOING._replace(faults=("members", "snapshot", "kill")),
+    "renames snapshots before they are durable": FORGETFUL._replace(faults=("snapshot", "power cut")),
+    "expires by the local clock": Conditions(3, ("clock step", "kill"), 700_000, 200_000),
+    "forgets entries while it loads a snapshot": BEHIND,
+    "followers read their own state": CUT_OFF,
+    "forwards twice": RESTLESS,
+    "answers callers out of order": RESTLESS,
+    "runs calls for another term": RESTLESS,
+    "repeats writes of unknown outcome": RESTLESS,
+    "concludes too early that nothing was applied": RESTLESS,
+    "lets later calls overtake": RESTLESS,
+    "says ok to writes it lost": RESTLESS,
+}
+"""Where a bug shows soon. Any run may show it, but not within the time that a test has."""
+
+
 class Catch(NamedTuple):
     """How a planted bug was found; or not: failure is None."""
 
@@ -43,15 +108,16 @@ class Catch(NamedTuple):
     failure: Failure | None
 
 
-def catch(name: str, seeds: Iterable[int], virtual_seconds: float) -> Catch:
-    """Run seeds with a bug until one fails."""
+def catch(name: str, seeds: Iterable[int], virtual_seconds: float, *, anywhere: bool = False) -> Catch:
+    """Run seeds with a bug until one fails; ``anywhere``: under any conditions."""
+    conditions = ANY if anywhere else WHERE.get(name, ANY)
     runs = seed = 0
     virtual = 0.0
     started = process_time()
     failure: Failure | None = None
     with PLANTED_BUGS[name]():
         for seed in seeds:
-            report = simulate(seed, virtual_seconds)
+            report = simulate(seed, virtual_seconds, conditions)
             runs += 1
             virtual += report.virtual_seconds
             failure = report.failure

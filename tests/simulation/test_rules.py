@@ -10,7 +10,9 @@ from kvservice.commands.registry import TABLE
 from kvservice.keyspace.machine import Machine
 from kvservice.simulation.rules import DurableLog, RuleBroken, Rules, digest_of
 from replication.core.membership import Configuration
-from replication.core.messages import Entry
+from replication.core.messages import Entry, HardState
+
+THREE = Configuration(("a", "b", "c"))
 
 
 def entry(index: int, term: int = 1, payload: bytes = b"x") -> Entry:
@@ -27,11 +29,46 @@ def three() -> Rules:
 
 def test_a_term_has_one_leader() -> None:
     rules = three()
-    rules.leads("a", 1)
-    rules.leads("a", 1)
-    rules.leads("b", 2)
+    for voter, candidate, term in (("b", "a", 1), ("c", "a", 1), ("a", "b", 2), ("b", "a", 3)):
+        rules.votes(voter, candidate, term)
+    rules.leads("a", 1, THREE)
+    rules.leads("a", 1, THREE)
+    rules.leads("b", 2, THREE)
     with pytest.raises(RuleBroken, match="election safety"):
-        rules.leads("b", 1)
+        rules.leads("b", 1, THREE)
+
+
+def test_a_leader_has_the_votes_of_a_majority_of_each_set() -> None:
+    rules = three()
+    with pytest.raises(RuleBroken, match="elected"):
+        rules.leads("a", 1, THREE)
+    rules.votes("b", "a", 2)
+    with pytest.raises(RuleBroken, match="elected"):
+        rules.leads("a", 2, Configuration(("a", "b", "c"), ("a", "c")))
+    rules.leads("a", 2, Configuration(("a", "b", "c"), ("a", "b")))
+
+
+def test_a_vote_is_on_disk_and_stays_there() -> None:
+    rules = three()
+    rules.disks["a"].hard_state = HardState(2, "a")
+    rules.votes("a", "a", 2)
+    with pytest.raises(RuleBroken, match="durable vote"):
+        rules.votes("a", "b", 3)
+    rules.found("a", HardState(2, "a"))
+    rules.found("a", HardState(3, ""))
+    with pytest.raises(RuleBroken, match="durable vote"):
+        rules.found("a", HardState(2, "a"))
+    rules.found("b", HardState(2, "a"))
+    with pytest.raises(RuleBroken, match="durable vote"):
+        rules.found("b", HardState(2, ""))
+
+
+def test_a_leader_commits_by_counting_in_its_term_only() -> None:
+    rules = three()
+    rules.counts("a", committed=5, committed_at_election=5, term_start_index=8)
+    rules.counts("a", committed=8, committed_at_election=5, term_start_index=8)
+    with pytest.raises(RuleBroken, match="own term"):
+        rules.counts("a", committed=7, committed_at_election=5, term_start_index=8)
 
 
 def test_a_voter_has_one_vote_a_term() -> None:

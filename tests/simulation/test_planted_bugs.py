@@ -1,0 +1,52 @@
+"""The simulator finds every bug that is planted; how soon is printed, and written to build/planted_bugs.txt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from kvservice.simulation.report import simulate
+from tests.simulation.planted_bugs import PLANTED_BUGS, WHERE, Catch, catch
+
+SEEDS_MAX = 25
+SECONDS = 40.0
+REPORT = Path("build/planted_bugs.txt")
+
+
+def line_of(caught: Catch) -> str:
+    if caught.failure is None:
+        return f"{caught.name:<48} NOT FOUND in {caught.runs} runs"
+    return (
+        f"{caught.name:<48} run {caught.runs:>2}, {caught.virtual_seconds:>6.0f} virtual s,"
+        f" {caught.processor_seconds:>5.2f} s: {caught.failure.reason.splitlines()[0][:90]}"
+    )
+
+
+def summary(all_caught: list[Catch]) -> str:
+    found = [caught for caught in all_caught if caught.failure is not None]
+    return (
+        f"{len(found)} of {len(all_caught)} planted bugs found; median to find one:"
+        f" {median(caught.virtual_seconds for caught in all_caught):.0f} virtual s,"
+        f" {median(caught.processor_seconds for caught in all_caught):.2f} s of a processor,"
+        f" {sum(caught.processor_seconds for caught in all_caught):.0f} s for all"
+    )
+
+
+@pytest.mark.timeout(600)
+def test_the_simulator_finds_every_planted_bug() -> None:
+    all_caught = [catch(name, range(SEEDS_MAX), SECONDS) for name in PLANTED_BUGS]
+    lines = [*map(line_of, all_caught), summary(all_caught)]
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n" + "\n".join(lines))
+    assert len(PLANTED_BUGS) >= 25
+    assert [caught.name for caught in all_caught if caught.failure is None] == []
+
+
+def test_every_condition_is_of_a_bug_and_without_the_bug_nothing_fails_in_it() -> None:
+    assert set(WHERE) <= set(PLANTED_BUGS)
+    for conditions in dict.fromkeys(WHERE.values()):
+        report = simulate(1, SECONDS, conditions)
+        assert report.failure is None, f"{conditions}: {report.failure.reason}\n{report.failure.detail}"

@@ -1,0 +1,54 @@
+"""Whole clusters under faults of every kind: seeds that never change, those that failed once, and what a seed means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kvservice.simulation import process
+from kvservice.simulation.report import simulate, total_line
+from kvservice.simulation.world import World
+
+SEEDS = range(1, 31)
+SECONDS = 120.0
+GROUPS = 6
+
+
+def failed_seeds() -> list[tuple[int, float, str]]:
+    lines = (Path(__file__).parent / "failed_seeds.txt").read_text(encoding="utf-8").splitlines()
+    rows = [line.split(maxsplit=2) for line in lines if line and not line.startswith("#")]
+    return [(int(seed), float(seconds), why) for seed, seconds, why in rows]
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_nothing_goes_wrong_whatever_fails(group: int) -> None:
+    reports = [simulate(seed, SECONDS) for seed in SEEDS if seed % GROUPS == group]
+    for report in reports:
+        assert report.failure is None, f"{report.line()}\n{report.failure.reason}\n{report.failure.detail}"
+        assert report.undecided == 0
+    assert sum(report.acknowledged for report in reports) > 100, total_line(reports)
+    assert sum(sum(report.faults.values()) for report in reports) > 50, total_line(reports)
+
+
+@pytest.mark.parametrize(("seed", "seconds", "why"), failed_seeds(), ids=lambda value: str(value)[:40])
+def test_a_seed_that_failed_once_does_not_fail_again(seed: int, seconds: float, why: str) -> None:
+    report = simulate(seed, seconds)
+    assert report.failure is None, f"{why}, once. Now: {report.failure.reason}\n{report.failure.detail}"
+
+
+def trace_of(seed: int) -> tuple[list[str], int, int]:
+    world = World(seed)
+    world.run(40)
+    return world.events(), world.network.sent, world.ledger.acknowledged
+
+
+def test_a_seed_says_all_that_happens() -> None:
+    assert trace_of(3) == trace_of(3)
+    assert trace_of(3) != trace_of(4)
+
+
+def test_ticks_that_are_slept_through_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept = trace_of(2)
+    monkeypatch.setattr(process, "idle_ticks", lambda _node: 0)
+    assert trace_of(2) == slept
