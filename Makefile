@@ -43,7 +43,7 @@ run: install ## Serve on the default ports, with the data in ./data
 test: check core-coverage pytest ## All checks and the whole test suite; what CI runs
 
 .PHONY: check
-check: lint typecheck proto-check config-check ## All that needs no running of tests
+check: lint typecheck proto-check config-check helm-check ## All that needs no running of tests
 
 .PHONY: lint
 lint: install ## Ruff: rules and format
@@ -57,7 +57,7 @@ format: install ## Let ruff repair what it can
 
 .PHONY: typecheck
 typecheck: install ## mypy --strict on code and tests
-	$(BIN)/mypy --strict kvservice replication persistence tests $(wildcard bench)
+	$(BIN)/mypy --strict kvservice replication persistence tests helm $(wildcard bench)
 
 .PHONY: proto
 proto: install ## Generate the protobuf stubs
@@ -77,8 +77,24 @@ config-check: install ## Are the committed .env.example and redan.toml what the 
 	$(BIN)/redan config example --format env | diff -u .env.example -
 	$(BIN)/redan config example --format toml | diff -u redan.toml -
 
+.PHONY: helm-docs
+helm-docs: install ## Generate the table of helm/redan/README.md and the schema of its settings
+	PYTHONPATH=. $(BIN)/python helm/redan/generate.py
+
+.PHONY: helm-check
+helm-check: install ## Are that table and that schema what the generator makes?
+	PYTHONPATH=. $(BIN)/python helm/redan/generate.py --check
+
+.PHONY: chart-tools
+chart-tools: ## Put helm 3 and 4, checkov and the schemas of Kubernetes into build/chart-tools, at pinned versions
+	@.ci/install_chart_tools
+
+.PHONY: test-helm
+test-helm: install chart-tools helm-check ## Hold the chart against Helm 3 and 4, Kubernetes 1.29 to 1.37, checkov, promtool
+	$(BIN)/python -m pytest -n $(JOBS) tests/helm $(PYTEST_ARGS)
+
 .PHONY: pytest
-pytest: install ## The test suite alone; PYTEST_ARGS="-k name" narrows it
+pytest: install chart-tools ## The test suite alone; PYTEST_ARGS="-k name" narrows it
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
 .PHONY: nightly
@@ -110,8 +126,9 @@ bench-docs: install ## Fill the figures of docs from bench/results
 .PHONY: lock
 lock: ## Write the lock files from what is in .venv
 	$(BIN)/python .ci/write_locks.py
+	if [ -x build/chart-tools/venv/bin/python ]; then build/chart-tools/venv/bin/python .ci/write_locks.py chart; fi
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches; data stays
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find kvservice replication persistence proto tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find kvservice replication persistence proto tests bench helm -name __pycache__ -type d -prune -exec rm -rf {} +
