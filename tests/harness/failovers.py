@@ -357,7 +357,8 @@ def damage_log(trial: Trial) -> Fault:
         def repair() -> None:
             _start(node)
             assert node.has_said("damage_set_aside")
-            assert node.has_said("quarantine_ended")
+            # It says so with its next tick, and may be ready before.
+            trial.cluster.until(lambda: node.has_said("quarantine_ended"), f"{node.name} to end its quarantine")
 
         return repair
 
