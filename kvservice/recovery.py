@@ -42,7 +42,8 @@ async def open_log(directory: Path, disk: Disk, config: Config, salt: bytes, *, 
     options = WalOptions(config.fsync, config.fsync_interval_ms, config.wal_segment_bytes)
     wal, report = await asyncio.to_thread(Wal.open, directory, disk, options, salt=salt, must_exist=must_exist)
     if report.torn is not None:
-        log.warning(Event.LOG_TAIL_CUT, torn=str(report.torn))
+        torn = report.torn
+        log.warning(Event.LOG_TAIL_CUT, file=str(torn.file), offset=torn.offset, bytes=torn.length)
     log.info(
         Event.DATA_DIRECTORY_OPENED,
         segments=report.segments,

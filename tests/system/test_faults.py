@@ -238,6 +238,10 @@ def test_a_log_cut_off_anywhere_opens_with_all_its_whole_batches(killed: Path, t
             lost = len(ends) - whole
             assert client.dbsize() >= 200 - lost
             assert client.dbsize() in (199, 200)
+            told = [event for event in node.events() if event.get("event") == "log_tail_cut"]
+            torn = [(str(path), ends[whole - 1], cut - ends[whole - 1])] if ends[whole - 1] < cut < ends[-1] else []
+            assert [(event["file"], event["offset"]) for event in told] == [place[:2] for place in torn]
+            assert all(0 < int(str(event["bytes"])) <= place[2] for event, place in zip(told, torn, strict=True))
 
 
 def test_a_missing_log_is_refused_and_not_begun_anew(killed: Path, tmp_path: Path) -> None:
