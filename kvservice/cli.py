@@ -59,7 +59,10 @@ def serve(context: typer.Context) -> None:
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def dev(
     context: typer.Context,
-    nodes: Annotated[int, typer.Option("--nodes", metavar="N", min=1, max=9, help="How many nodes.")] = 3,
+    nodes: Annotated[
+        int | None,
+        typer.Option("--nodes", metavar="N", min=1, max=9, help="How many; by default 3, or what DIR holds."),
+    ] = None,
     directory: Annotated[
         Path | None, typer.Option("--dir", metavar="DIR", help="Keep the data here; by default it is temporary.")
     ] = None,

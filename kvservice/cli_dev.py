@@ -19,23 +19,26 @@ from time import monotonic
 from typing import Final
 
 from kvservice.cli_settings import EXIT_CLEAN, EXIT_FAILURE, EXIT_USAGE
-from kvservice.local_cluster import HOST, LocalCluster, LocalNode, PortsTaken
+from kvservice.local_cluster import HOST, LocalCluster, LocalNode, NoCluster, PortsTaken
 
 POLL_SECONDS: Final = 0.1
 READY_SECONDS: Final = 60.0
 
 
-def dev_command(count: int, directory: Path | None, arguments: Sequence[str]) -> int:
-    """Run a cluster of ``count`` nodes; ``arguments`` are further flags of ``redan serve``. Return the exit code."""
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: stopping.set())
+def dev_command(count: int | None, directory: Path | None, arguments: Sequence[str]) -> int:
+    """Run a cluster of ``count`` nodes, or of what a kept directory holds; return the exit code.
+
+    ``arguments`` are further flags of ``redan serve``.
+    """
     place = directory if directory is not None else Path(tempfile.mkdtemp(prefix="redan-dev-"))
     try:
         cluster = LocalCluster(place, count)
-    except PortsTaken as error:
+    except NoCluster as error:
         print(f"redan: {error}", file=sys.stderr)
-        return EXIT_FAILURE
+        return EXIT_FAILURE if isinstance(error, PortsTaken) else EXIT_USAGE
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stopping.set())
     try:
         cluster.start(arguments)
         return _watch(cluster, stopping, is_kept=directory is not None)
@@ -48,7 +51,8 @@ def dev_command(count: int, directory: Path | None, arguments: Sequence[str]) ->
 
 def _watch(cluster: LocalCluster, stopping: threading.Event, *, is_kept: bool) -> int:
     """Say when the cluster is ready, and what happens to its nodes, until all have ended or a stop is asked for."""
-    _say(f"{len(cluster.nodes)} nodes, data in {cluster.directory}{'' if is_kept else ' (removed at the end)'}")
+    count = len(cluster.nodes)
+    _say(f"{count} node{'s' * (count > 1)}, data in {cluster.directory}{'' if is_kept else ' (removed at the end)'}")
     running = list(cluster.nodes)
     deadline = monotonic() + READY_SECONDS
     is_told = False

@@ -22,12 +22,17 @@ HOST: Final = "127.0.0.1"
 PLANES: Final = ("resp", "grpc", "peer", "admin")
 FIRST_PORTS: Final = {"resp": 7001, "grpc": 7101, "peer": 7201, "admin": 7301}
 """Of the first node, if they and those behind them are free: easy to remember."""
+NODES: Final = 3
 STOP_SECONDS: Final = 20.0
 PROBE_SECONDS: Final = 1.0
 LOG_TAIL_BYTES: Final = 4096
 
 
-class PortsTaken(Exception):  # noqa: N818 - it says what happened
+class NoCluster(Exception):  # noqa: N818 - it says what happened
+    """The directory cannot be used, or not now; the text is for people."""
+
+
+class PortsTaken(NoCluster):
     """Ports that a kept directory needs are in use."""
 
 
@@ -102,8 +107,8 @@ class LocalNode:
 class LocalCluster:
     """Several nodes that know each other."""
 
-    def __init__(self, directory: Path, count: int) -> None:
-        # Raises PortsTaken if the directory holds a cluster whose ports are in use.
+    def __init__(self, directory: Path, count: int | None) -> None:
+        # count: how many nodes; None for those that the directory holds, or NODES. Raises NoCluster.
         self.directory = directory
         self.nodes = [
             LocalNode(name, directory / name, ports) for name, ports in _ports_of_all(directory, count).items()
@@ -125,24 +130,39 @@ class LocalCluster:
             node.wait(deadline)
 
 
-def _ports_of_all(directory: Path, count: int) -> dict[str, dict[str, int]]:
+def _ports_of_all(directory: Path, count: int | None) -> dict[str, dict[str, int]]:
     """Return the ports of each node, by plane; those of a kept directory, or free ones, which are then kept."""
     kept = directory / "cluster.json"
     if kept.exists():
-        ports: dict[str, dict[str, int]] = json.loads(kept.read_text())
+        ports = _kept_ports(kept)
+        if count not in (None, len(ports)):
+            raise NoCluster(f"{directory} holds a cluster of {len(ports)}, and --nodes says {count}")
         taken = [f"{name} {plane} {HOST}:{port}" for name, port, plane in _flat(ports) if not _is_free(port)]
         if taken:
             raise PortsTaken(f"{directory} holds a cluster whose addresses are in use: {', '.join(taken)}")
         return ports
+    count = count or NODES
     ports = {
         f"n{number}": {p: first + number - 1 for p, first in FIRST_PORTS.items()} for number in range(1, count + 1)
     }
     if not all(_is_free(port) for _, port, _ in _flat(ports)):
         free = iter(_free_ports(count * len(PLANES)))
         ports = {name: {plane: next(free) for plane in PLANES} for name in ports}
-    directory.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(ports, indent=2) + "\n")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(ports, indent=2) + "\n")
+    except OSError as error:
+        raise NoCluster(f"{directory} cannot be used: {error.strerror}") from error
     return ports
+
+
+def _kept_ports(kept: Path) -> dict[str, dict[str, int]]:
+    """Read what ``_ports_of_all`` wrote. Raises NoCluster."""
+    try:
+        ports: dict[str, dict[str, int]] = json.loads(kept.read_text())
+        return {name: {plane: int(planes[plane]) for plane in PLANES} for name, planes in ports.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NoCluster(f"{kept} cannot be read: {error!r}; name another --dir") from error
 
 
 class _Port(NamedTuple):
