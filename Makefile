@@ -14,6 +14,10 @@ CORE_TESTS = tests/replication/core \
 	$(addprefix tests/replication/test_,interactions.py membership.py progress.py quorum.py raft.py raft_random.py thesis.py)
 # So many failovers of clusters of real processes the nightly run goes through.
 FAILOVERS ?= 200
+# So many simulated runs, from this seed on, and so many virtual hours each.
+SEED ?= 1000
+RUNS ?= 1000
+HOURS ?= 0.1
 
 export PYTHON
 
@@ -98,7 +102,9 @@ pytest: install chart-tools ## The test suite alone; PYTEST_ARGS="-k name" narro
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
 .PHONY: nightly
-nightly: install ## What takes too long for each change; FAILOVERS=200
+nightly: install ## What takes too long for each change; FAILOVERS=200 SEED=1000 RUNS=1000 HOURS=0.1
+	$(BIN)/redan simulate --seed $(SEED) --runs $(RUNS) --hours $(HOURS)
+	$(BIN)/python -m tests.simulation.planted_bugs
 	TEST_FAILOVERS=$(FAILOVERS) $(BIN)/python -m pytest -s tests/system/test_failovers.py
 
 .PHONY: core-coverage

@@ -415,6 +415,8 @@ class Process:
         if raft.role is Role.LEADER:
             rules = self.world.rules
             rules.counts(self.host.name, raft.log.committed, self._committed_at_election, raft.term_start_index)
+            for peer, progress in raft.progress.items():
+                rules.matches(self.host.name, raft.term, peer, progress.match, raft.log.term_of(progress.match))
             if entry.term == raft.term:
                 rules.commits(self.host.name, entry, self._configurations)
 

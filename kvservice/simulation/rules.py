@@ -10,6 +10,7 @@ Rules, by the Raft paper's names where it has one:
     order of applying      each node applies every index once, in order
     durable acknowledgment no follower reports more than its disk has
     quorum                 what a leader applies is durable on a majority (of both sets while joint)
+    match                  what the newest leader counts of a peer is on the peer's disk
     own term               a leader commits by counting no entry that is not of its term
     equal states           at the same index all machines are in the same state
 
@@ -201,6 +202,15 @@ class Rules:
         """Note how far a leader's log is committed, and was when it was elected."""
         if committed_at_election < committed < term_start_index:
             raise RuleBroken("own term", f"{leader} commits {committed}, its term begins at {term_start_index}")
+
+    def matches(self, leader: str, leader_term: int, peer: str, index: int, term: int | None) -> None:
+        """Note up to which entry a leader takes a peer's log for its own. Older leaders may be behind the times."""
+        disk = self.disks.get(peer)
+        if disk is None or disk.is_doubtful or term is None or leader_term < max(self.leaders):
+            return
+        if index < disk.unreported_from and not disk.holds(index, term):
+            text = f"{leader} counts entry {index} of term {term} on {peer}, whose disk has {disk.last}"
+            raise RuleBroken("match", text)
 
     def commits(self, leader: str, entry: Entry, configurations: Sequence[Configuration]) -> None:
         """Note that a leader applies an entry of its own term: a quorum must have it durably.

@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import median
 
 import pytest
 
 from kvservice.simulation.report import simulate
-from tests.simulation.planted_bugs import PLANTED_BUGS, WHERE, Catch, catch
+from tests.simulation.planted_bugs import PLANTED_BUGS, WHERE, catch, line_of, summary
 
 SEEDS_MAX = 25
 SECONDS = 40.0
 REPORT = Path("build/planted_bugs.txt")
-
-
-def line_of(caught: Catch) -> str:
-    if caught.failure is None:
-        return f"{caught.name:<48} NOT FOUND in {caught.runs} runs"
-    return (
-        f"{caught.name:<48} run {caught.runs:>2}, {caught.virtual_seconds:>6.0f} virtual s,"
-        f" {caught.processor_seconds:>5.2f} s: {caught.failure.reason.splitlines()[0][:90]}"
-    )
-
-
-def summary(all_caught: list[Catch]) -> str:
-    found = [caught for caught in all_caught if caught.failure is not None]
-    return (
-        f"{len(found)} of {len(all_caught)} planted bugs found; median to find one:"
-        f" {median(caught.virtual_seconds for caught in all_caught):.0f} virtual s,"
-        f" {median(caught.processor_seconds for caught in all_caught):.2f} s of a processor,"
-        f" {sum(caught.processor_seconds for caught in all_caught):.0f} s for all"
-    )
 
 
 @pytest.mark.timeout(600)

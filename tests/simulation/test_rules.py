@@ -63,6 +63,22 @@ def test_a_vote_is_on_disk_and_stays_there() -> None:
         rules.found("b", HardState(2, ""))
 
 
+def test_what_a_leader_counts_of_a_peer_is_on_its_disk() -> None:
+    rules = three()
+    for voter in "bc":
+        rules.votes(voter, "a", 2)
+    rules.leads("a", 2, THREE)
+    rules.disks["b"].append([entry(1), entry(2, term=2)])
+    rules.matches("a", 2, "b", 2, 2)
+    rules.matches("c", 1, "b", 3, 1)
+    with pytest.raises(RuleBroken, match="match"):
+        rules.matches("a", 2, "b", 2, 1)
+    with pytest.raises(RuleBroken, match="match"):
+        rules.matches("a", 2, "b", 3, 2)
+    rules.disks["b"].is_doubtful = True
+    rules.matches("a", 2, "b", 3, 2)
+
+
 def test_a_leader_commits_by_counting_in_its_term_only() -> None:
     rules = three()
     rules.counts("a", committed=5, committed_at_election=5, term_start_index=8)
