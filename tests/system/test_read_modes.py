@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,10 @@ from tests.harness.process import TIMEOUT_S
 
 pytestmark = pytest.mark.skipif(not has_namespaces(), reason="needs root and ip(8) to make network namespaces")
 
-OLD, NEW = b"$3\r\nold\r\n", b"$3\r\nnew\r\n"
+OK, OLD, NEW = b"+OK\r\n", b"$3\r\nold\r\n", b"$3\r\nnew\r\n"
 NO_LEADER = b"-CLUSTERDOWN The cluster has no leader\r\n"
 LOST = b"-UNKNOWN outcome: leadership moved while the write was in flight\r\n"
-PATIENCE = ("--leader-wait-ms", "500")
+PATIENCE = ("--leader-wait-ms", "500", "--outcome-timeout-ms", "2000")
 SLOW_ELECTIONS = ("--election-timeout-ms", "1500")
 """So that a lease lasts long enough for a machine that is busy."""
 
@@ -35,18 +34,41 @@ def ask(node: ClusterNode, *args: bytes, seconds: float = TIMEOUT_S) -> bytes | 
             return None
 
 
-@contextmanager
-def all_with_old(folder: Path, *options: str) -> Iterator[tuple[NamespaceCluster, ClusterNode, ClusterNode]]:
-    """Run three nodes that all have the old value applied; yield them, their leader and a follower."""
-    with NamespaceCluster(folder, 3, *options) as cluster:
-        nodes = list(cluster.nodes.values())
-        cluster.until(lambda: len({raft_of(node).get("raft_leader", "") for node in nodes} - {""}) == 1, "a leader")
-        leader = cluster[raft_of(nodes[0])["raft_leader"]]
-        assert ask(leader, b"SET", b"k", b"old") == b"+OK\r\n"
-        index = int(raft_of(leader)["raft_applied_index"])
-        for node in nodes:
-            cluster.until(lambda node=node: int(raft_of(node)["raft_applied_index"]) >= index, "all to apply it")  # type: ignore[misc]
-        yield cluster, leader, next(node for node in nodes if node is not leader)
+@pytest.fixture(scope="module")
+def linearizable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NamespaceCluster]:
+    with NamespaceCluster(tmp_path_factory.mktemp("nodes"), 3, *PATIENCE) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def leased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NamespaceCluster]:
+    folder = tmp_path_factory.mktemp("nodes")
+    with NamespaceCluster(folder, 3, "--read-mode", "lease", *PATIENCE, *SLOW_ELECTIONS) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def stale(tmp_path: Path) -> Iterator[NamespaceCluster]:
+    with NamespaceCluster(tmp_path, 3, "--read-mode", "stale") as cluster:
+        yield cluster
+
+
+def all_with_old(cluster: NamespaceCluster) -> tuple[ClusterNode, ClusterNode]:
+    """Have every node apply the old value; return the leader and a follower."""
+    nodes = list(cluster.nodes.values())
+    leaders: list[str] = []
+
+    def agree() -> bool:
+        leaders[:] = {raft_of(node).get("raft_leader", "") for node in nodes}
+        return len(leaders) == 1 and leaders[0] != ""
+
+    cluster.until(agree, "a leader that all follow")
+    leader = cluster[leaders[0]]
+    cluster.until(lambda: ask(leader, b"SET", b"k", b"old") == OK, "a write")
+    index = int(raft_of(leader)["raft_applied_index"])
+    for node in nodes:
+        cluster.until(lambda node=node: int(raft_of(node)["raft_applied_index"]) >= index, "all to apply it")  # type: ignore[misc]
+    return leader, next(node for node in nodes if node is not leader)
 
 
 def cut_off(cluster: NamespaceCluster, node: ClusterNode) -> None:
@@ -56,67 +78,76 @@ def cut_off(cluster: NamespaceCluster, node: ClusterNode) -> None:
             cluster.links.cut(other, node.name)
 
 
-def write_new(cluster: NamespaceCluster, *absent: ClusterNode) -> None:
+def write_new(cluster: NamespaceCluster, absent: ClusterNode) -> None:
     """Have the others acknowledge the new value."""
-    there = [node for node in cluster.nodes.values() if node not in absent]
-    cluster.until(lambda: ask(there[0], b"SET", b"k", b"new") == b"+OK\r\n", "the others to take a write")
+    other = next(node for node in cluster.nodes.values() if node is not absent)
+    cluster.until(lambda: ask(other, b"SET", b"k", b"new") == OK, "the others to take a write")
 
 
-@pytest.mark.parametrize(
-    ("mode", "role"), [("linearizable", "leader"), ("linearizable", "follower"), ("lease", "leader")]
-)
-def test_a_node_that_is_cut_off_never_answers_what_has_been_overwritten(tmp_path: Path, mode: str, role: str) -> None:
-    with all_with_old(tmp_path, "--read-mode", mode, *PATIENCE) as (cluster, leader, follower):
-        node = leader if role == "leader" else follower
-        cut_off(cluster, node)
-        write_new(cluster, node)
-        assert ask(node, b"GET", b"k") == NO_LEADER
-        assert (
-            raft_of(node)["raft_applied_index"]
-            < raft_of(next(iter({*cluster.nodes.values()} - {node})))["raft_applied_index"]
-        ), "it has the old value only"
-        cluster.links.heal()
-        answers: list[bytes | None] = []
+def mend(cluster: NamespaceCluster, node: ClusterNode) -> None:
+    """Heal the links; until it has the new value, a node answers that it has no leader, and nothing else."""
+    cluster.links.heal()
+    answers: list[bytes | None] = []
 
-        def has_new() -> bool:
-            answers.append(ask(node, b"GET", b"k"))
-            return answers[-1] == NEW
+    def has_new() -> bool:
+        answers.append(ask(node, b"GET", b"k"))
+        return answers[-1] == NEW
 
-        cluster.until(has_new, "the new value")
-        assert set(answers) <= {NEW, NO_LEADER}
+    cluster.until(has_new, "the new value")
+    assert set(answers) <= {NEW, NO_LEADER}
 
 
-def test_a_leader_that_is_cut_off_acknowledges_nothing(tmp_path: Path) -> None:
-    with all_with_old(tmp_path, *PATIENCE, "--outcome-timeout-ms", "2000") as (cluster, leader, follower):
-        cut_off(cluster, leader)
-        assert ask(leader, b"SET", b"k", b"lost") == LOST
-        write_new(cluster, leader)
-        assert ask(leader, b"SET", b"k", b"lost") == NO_LEADER
-        assert ask(follower, b"GET", b"k") == NEW
-        cluster.links.heal()
-        cluster.until(lambda: ask(leader, b"GET", b"k") == NEW, "the new value")
+def test_a_follower_that_is_cut_off_never_answers_what_has_been_overwritten(linearizable: NamespaceCluster) -> None:
+    leader, follower = all_with_old(linearizable)
+    cut_off(linearizable, follower)
+    write_new(linearizable, follower)
+    assert ask(follower, b"GET", b"k") == NO_LEADER
+    applied = [int(raft_of(node)["raft_applied_index"]) for node in (follower, leader)]
+    assert applied[0] < applied[1], "it has the old value only"
+    mend(linearizable, follower)
 
 
-def test_a_stale_node_that_is_cut_off_answers_at_once_what_it_has(tmp_path: Path) -> None:
-    with all_with_old(tmp_path, "--read-mode", "stale") as (cluster, _leader, follower):
-        cut_off(cluster, follower)
-        write_new(cluster, follower)
-        cluster.until(lambda: raft_of(follower)["raft_leader"] == "", "the follower to know of no leader")
-        assert ask(follower, b"GET", b"k") == OLD
-        cluster.links.heal()
-        cluster.until(lambda: ask(follower, b"GET", b"k") == NEW, "the new value")
+def test_a_leader_that_is_cut_off_acknowledges_nothing(linearizable: NamespaceCluster) -> None:
+    leader, follower = all_with_old(linearizable)
+    cut_off(linearizable, leader)
+    assert ask(leader, b"SET", b"k", b"lost") == LOST
+    write_new(linearizable, leader)
+    assert ask(leader, b"SET", b"k", b"lost") == NO_LEADER
+    assert ask(leader, b"GET", b"k") == NO_LEADER
+    assert ask(follower, b"GET", b"k") == NEW
+    mend(linearizable, leader)
 
 
-def test_a_leader_with_a_lease_answers_alone_until_it_ends(tmp_path: Path) -> None:
-    with all_with_old(tmp_path, "--read-mode", "lease", *PATIENCE, *SLOW_ELECTIONS) as (cluster, leader, _follower):
-        others = [node for node in cluster.nodes.values() if node is not leader]
-        with leader.connect() as peer:
-            connection = Connection(peer)
-            assert connection.send([[b"GET", b"k"]]) == [OLD]
-            for node in others:
-                node.pause()
-            assert connection.send([[b"GET", b"k"]]) == [OLD]
-        cluster.until(lambda: ask(leader, b"GET", b"k", seconds=0.3) != OLD, "the lease to end")
+def test_a_leader_with_a_lease_answers_alone_until_it_ends(leased: NamespaceCluster) -> None:
+    leader, _follower = all_with_old(leased)
+    others = [node for node in leased.nodes.values() if node is not leader]
+    with leader.connect() as peer:
+        connection = Connection(peer)
+        assert connection.send([[b"GET", b"k"]]) == [OLD]
         for node in others:
-            node.resume()
-        cluster.until(lambda: ask(leader, b"GET", b"k") == OLD, "an answer with the others")
+            node.pause()
+        assert connection.send([[b"GET", b"k"]]) == [OLD]
+    leased.until(lambda: ask(leader, b"GET", b"k", seconds=0.3) != OLD, "the lease to end")
+    for node in others:
+        node.resume()
+    leased.until(lambda: ask(leader, b"GET", b"k") == OLD, "an answer with the others")
+
+
+def test_a_leader_with_a_lease_that_is_cut_off_never_answers_what_has_been_overwritten(
+    leased: NamespaceCluster,
+) -> None:
+    leader, _follower = all_with_old(leased)
+    cut_off(leased, leader)
+    write_new(leased, leader)
+    assert ask(leader, b"GET", b"k") == NO_LEADER
+    mend(leased, leader)
+
+
+def test_a_stale_node_that_is_cut_off_answers_at_once_what_it_has(stale: NamespaceCluster) -> None:
+    _leader, follower = all_with_old(stale)
+    cut_off(stale, follower)
+    write_new(stale, follower)
+    stale.until(lambda: raft_of(follower)["raft_leader"] == "", "the follower to know of no leader")
+    assert ask(follower, b"GET", b"k") == OLD
+    stale.links.heal()
+    stale.until(lambda: ask(follower, b"GET", b"k") == NEW, "the new value")
