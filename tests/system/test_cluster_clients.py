@@ -25,6 +25,13 @@ def cluster(tmp_path: Path) -> Iterator[ClusterProcesses]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterProcesses]:
+    """A cluster that many tests leave as whole as they found it."""
+    with ClusterProcesses(tmp_path_factory.mktemp("nodes"), 3) as running:
+        yield running
+
+
 def raft_of(node: ClusterNode) -> dict[str, str]:
     """Return INFO raft, as text."""
     client: Any = node.client()
@@ -57,8 +64,8 @@ def test_a_cluster_client_finds_the_leader_and_follows_it_after_a_failover(clust
     assert [node.port for node in client.get_primaries()] != [leader.addresses["resp"][1]]
 
 
-def test_redis_cli_in_cluster_mode_writes_and_checks_anywhere(cluster: ClusterProcesses) -> None:
-    for node in cluster.nodes.values():
+def test_redis_cli_in_cluster_mode_writes_and_checks_anywhere(lasting: ClusterProcesses) -> None:
+    for node in lasting.nodes.values():
         host, port = node.addresses["resp"]
         said = subprocess.run(
             ["redis-cli", "-c", "-h", host, "-p", str(port), "SET", "k", node.name],
@@ -73,22 +80,22 @@ def test_redis_cli_in_cluster_mode_writes_and_checks_anywhere(cluster: ClusterPr
     assert "2 additional replica(s)" in check.stdout
 
 
-def test_every_node_says_master_and_waits_for_copies(cluster: ClusterProcesses) -> None:
-    for node in cluster.nodes.values():
+def test_every_node_says_master_and_waits_for_copies(lasting: ClusterProcesses) -> None:
+    for node in lasting.nodes.values():
         client: Any = node.client()
         client.set("k", node.name)
         assert client.wait(2, 5000) == 2
         assert client.execute_command("WAITAOF", 1, 2, 5000) == [1, 2]
         role = client.execute_command("ROLE")
         assert role[0] == b"master"
-        assert len(role[2]) == (2 if node is cluster.leader() else 0)
+        assert len(role[2]) == (2 if node is lasting.leader() else 0)
 
 
-def test_waiting_ends_with_the_time_or_with_the_member_that_comes_back(cluster: ClusterProcesses) -> None:
-    stopped, other = cluster.followers()
+def test_waiting_ends_with_the_time_or_with_the_member_that_comes_back(lasting: ClusterProcesses) -> None:
+    stopped, other = lasting.followers()
     stopped.pause()
     try:
-        for node in (cluster.nodes[raft_of(other)["raft_leader"]], other):
+        for node in (lasting.nodes[raft_of(other)["raft_leader"]], other):
             client = node.client()
             client.set("k", node.name)
             assert client.wait(1, 0) == 1, "a majority is known at once"
@@ -104,15 +111,15 @@ def test_waiting_ends_with_the_time_or_with_the_member_that_comes_back(cluster: 
     assert answers == [2]
 
 
-def test_waiting_goes_on_where_leadership_has_moved_to(cluster: ClusterProcesses) -> None:
-    follower, other = cluster.followers()
-    leader = cluster.leader()
+def test_waiting_goes_on_where_leadership_has_moved_to(lasting: ClusterProcesses) -> None:
+    follower, other = lasting.followers()
+    leader = lasting.leader()
     follower.client().set("k", "v")
     leader.pause()
     answers: list[object] = []
     waiting = threading.Thread(target=lambda: answers.append(follower.client().wait(2, 0)), daemon=True)
     waiting.start()
-    cluster.until(
+    lasting.until(
         lambda: raft_of(other)["raft_leader"] not in ("", leader.name), "another leader while the first is stopped"
     )
     leader.resume()
@@ -222,14 +229,14 @@ def test_answers_are_remembered_in_snapshots(cluster: ClusterProcesses) -> None:
         assert increment(node, b"n", "first") == 1
 
 
-def test_the_states_of_all_members_are_compared(cluster: ClusterProcesses) -> None:
-    client = cluster["n1"].client()
+def test_the_states_of_all_members_are_compared(lasting: ClusterProcesses) -> None:
+    client = lasting["n1"].client()
 
     def all_agree() -> bool:
         client.incr("n")
-        told = [raft_of(node) for node in cluster.nodes.values()]
+        told = [raft_of(node) for node in lasting.nodes.values()]
         return all(fields["raft_digest_state"] == "equal" for fields in told)
 
-    cluster.until(all_agree, "every node to agree with the others")
-    peers = cluster.leader().status().peers
+    lasting.until(all_agree, "every node to agree with the others")
+    peers = lasting.leader().status().peers
     assert [peer.lag_entries for peer in peers] == [0, 0]
