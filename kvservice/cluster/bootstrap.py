@@ -8,7 +8,8 @@ B. some belong to a cluster already, and this node's directory is the one that t
    late. It begins like the others did, once it has heard from all: it never voted or acknowledged anything.
 C. some belong to a cluster that has this node as a member, and saw another directory of it: its disk is gone. It begins
    quarantined, so it neither votes nor counts before it has everything again.
-D. some belong to a cluster that does not have this node as a member: it was removed, or never was one. Refused.
+D. some belong to a cluster that does not have this node as a member: it was removed, or never was one. Refused. So is
+   a second node of a name whose first one answers.
 E. otherwise: wait, and ask again.
 
 Why B needs all answers: a directory may have been replaced between the questions of two founders, and then only one of
@@ -184,12 +185,25 @@ async def bootstrap(newcomer: Newcomer, first: Configuration, asker: Asker) -> C
         answers.update(asked)
         charter = decide(newcomer, first, answers, waited_seconds=loop.time() - began)
         if charter is not None:
+            await _refuse_twin(asker, newcomer, first, charter.configuration)
             return charter
         if loop.time() - reminded >= REMIND_SECONDS:
             reminded = loop.time()
             missing = [f"{name} ({problems.get(name, '')})" for name, answer in answers.items() if answer is None]
             log.info(Event.CLUSTER_AWAITED, missing=", ".join(missing), seconds=round(loop.time() - began))
         await asyncio.sleep(POLL_SECONDS)
+
+
+async def _refuse_twin(asker: Asker, newcomer: Newcomer, *configurations: Configuration) -> None:
+    """Raise BootstrapRefused if another node of this name answers where this one is expected: it would vote twice."""
+    places = (configuration.addresses.get(newcomer.name, "") for configuration in configurations)
+    for address in dict.fromkeys(filter(None, places)):
+        _, found = await _ask(asker, newcomer, newcomer.name, address, {})
+        if found is not None and (not found.is_fresh or found.directory_id != newcomer.directory_id):
+            raise BootstrapRefused(
+                f"another node named {newcomer.name} lives at {address}, with a data directory of its own: names have "
+                "to differ, and a node runs once"
+            )
 
 
 async def _ask(

@@ -166,6 +166,32 @@ async def test_a_member_asks_until_all_have_answered(nodes: Nodes) -> None:
         assert await founding == Charter("id-n1", FIRST, 0, FOUNDERS)
 
 
+def says_settled(name: str, addresses: dict[str, str]) -> Callable[[], raft_pb2.IntroduceResponse]:
+    encoded = membership.encode(FIRST._replace(addresses=addresses))
+    return lambda: raft_pb2.IntroduceResponse(
+        name=name, cluster_id="id-n1", configuration=encoded, founders=FOUNDERS, leader="n1", commit_index=10, term=4
+    )
+
+
+@pytest.mark.parametrize("other", ["fresh", "settled"])
+async def test_d_a_second_node_of_a_name_is_refused_while_the_first_answers(nodes: Nodes, other: str) -> None:
+    moved = {**ADDRESSES, "n2": "moved:7401"}
+    for name in ("n1", "n3"):
+        nodes.introductions[f"{name}:7401"] = says_settled(name, moved) if other == "settled" else says_fresh(name)
+    twin = says_settled("n2", moved) if other == "settled" else says_fresh("n2")
+    nodes.introductions["moved:7401" if other == "settled" else "n2:7401"] = twin
+    me = ME._replace(directory_id="another", peer_address="elsewhere:7401")
+    with pytest.raises(BootstrapRefused, match=r"another node named n2 lives at (moved|n2):7401"):
+        await bootstrap(me, FIRST, nodes)
+
+
+async def test_a_node_that_answers_itself_at_its_own_address_is_no_twin(nodes: Nodes) -> None:
+    for name in NAMES:
+        nodes.introductions[f"{name}:7401"] = says_fresh(name)
+    assert await bootstrap(ME, FIRST, nodes) == Charter("id-n1", FIRST, 0, FOUNDERS)
+    assert "n2:7401" in nodes.asked
+
+
 async def test_a_node_alone_founds_its_cluster_without_asking(nodes: Nodes) -> None:
     alone = Configuration(("n2",), addresses={"n2": "n2:7401"})
     assert await bootstrap(ME, alone, nodes) == Charter("id-n2", alone, 0, {"n2": "id-n2"})
