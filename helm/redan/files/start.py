@@ -8,7 +8,7 @@ C. the ordinal is beyond the number of replicas, because the file of that number
 D. else: the nodes found a cluster together, or this one lost its disk. `redan serve` tells these two apart.
 
 Guarantees: nothing is written, and nothing decided that `redan serve` does not check again. The process stays the
-    same one, so signals reach the node. A wrong guess ends with exit code 2; the container starts again, and asks again.
+    same one, so signals reach the node. A wrong guess ends with exit code 2, and the container asks anew.
 Leaves to the caller: all other settings, as REDAN_… variables and in the file that REDAN_CONFIG names.
 """
 

@@ -1,0 +1,185 @@
+"""Pods of the chart's StatefulSet as real processes, each on a loopback address of its own.
+
+A pod gets exactly the command, arguments, variables and files of the manifest. Only the places differ: its directories
+lie in a folder of the test, 0.0.0.0 is its own address, and the names of the headless service stand in a hosts file
+that its mount namespace has in place of /etc/hosts. Probes ask the path and the port of the manifest.
+
+Guarantees: leaving the context leaves no process behind; every wait has a bound and shows the log.
+Leaves to the caller: what a controller would do: which pods there are, and when one is deleted.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import pytest
+import redis
+
+from tests.helm.charts import RELEASE, ROOT, Manifest, one
+
+READY_SECONDS_MAX: Final = 60.0
+POLL_SECONDS: Final = 0.05
+PODS_MAX: Final = 7
+PASSWORD: Final = "correct horse"
+_ENTER: Final = 'mount --bind "$0" /etc/hosts && exec "$@"'
+
+
+class Pod:
+    """One pod; its volume outlives its processes."""
+
+    def __init__(self, stateful_set: Manifest, name: str, address: str, folder: Path) -> None:
+        self.name = name
+        self.address = address
+        self.volume = folder / name
+        self._folder = folder
+        (self._container,) = stateful_set["spec"]["template"]["spec"]["containers"]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.log_path = folder / f"{name}.log"
+
+    def _placed(self, text: str) -> str:
+        """Return a text of the manifest with this pod's places."""
+        text = text.replace("/etc/redan", str(self._folder / "etc")).replace("0.0.0.0", self.address)
+        text = text.replace("/run/secrets/redan", str(self._folder / "secrets")).replace("$(REDAN_NAME)", self.name)
+        return str(self.volume) if text == "/data" else text
+
+    def start(self) -> None:
+        """Start the container, with an empty volume if there is none."""
+        self.volume.mkdir(exist_ok=True)
+        environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "REDAN_LOG_FORMAT": "json"}
+        for variable in self._container["env"]:
+            is_name = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath") == "metadata.name"
+            environment[variable["name"]] = self.name if is_name else self._placed(variable["value"])
+        command = [self._placed(word) for word in (*self._container["command"], *self._container["args"])]
+        with self.log_path.open("ab") as output:
+            self._process = subprocess.Popen(
+                ["unshare", "--mount", "sh", "-c", _ENTER, str(self._folder / "hosts"), *command],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+            )
+
+    def probe(self, kind: str) -> bool:
+        """Do what the kubelet does for a probe of the manifest; True where it succeeds."""
+        asked = self._container[f"{kind}Probe"]["httpGet"]
+        ports = {port["name"]: port["containerPort"] for port in self._container["ports"]}
+        connection = http.client.HTTPConnection(self.address, ports[asked["port"]], timeout=10)
+        try:
+            connection.request("GET", asked["path"])
+            return 200 <= connection.getresponse().status < 400
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    def wait_until_ready(self) -> None:
+        """Wait until the readiness probe succeeds; a container that ends is started again, as the kubelet does."""
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while time.monotonic() < deadline:
+            if self.probe("readiness"):
+                return
+            assert self._process is not None
+            if self._process.poll() is not None:
+                self.start()
+            time.sleep(POLL_SECONDS)
+        raise TimeoutError(f"{self.name} is not ready after {READY_SECONDS_MAX:.0f} s:\n{self.log_path.read_text()}")
+
+    def client(self) -> redis.Redis:
+        """Return a client of this pod's RESP port."""
+        return redis.Redis(host=self.address, port=6379, password=PASSWORD, socket_timeout=30)
+
+    def delete(self) -> int:
+        """Stop the container in order, and return its exit code; the volume stays."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(READY_SECONDS_MAX)
+
+    def kill(self) -> None:
+        """End the container at once; harmless if it has ended."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(READY_SECONDS_MAX)
+
+    def lose_volume(self) -> None:
+        """Remove the volume of a pod that does not run."""
+        assert self._process is not None
+        assert self._process.poll() is not None
+        shutil.rmtree(self.volume)
+
+
+class PodSet:
+    """The pods of one release. Skips the test where hosts files cannot be put in place, which needs root."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        if shutil.which("unshare") is None or subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+            pytest.skip("names of pods need a mount namespace, and this user may have none")
+        self._folder = folder
+        self._stateful_set = one("StatefulSet", *options)
+        self._config_maps = [one("ConfigMap", *options, ends=end)["data"] for end in ("-settings", "-replicas")]
+        self.domain = f"{self._stateful_set['spec']['serviceName']}.shop.svc.cluster.local"
+        self.pods: list[Pod] = []
+        # So that two tests at one time have addresses of their own.
+        self._network = f"127.{80 + os.getpid() % 100}.{time.monotonic_ns() // 1_000_000 % 250}"
+
+    def __enter__(self) -> PodSet:
+        for place in ("etc", "secrets"):
+            (self._folder / place).mkdir()
+        for files in self._config_maps:
+            for file_name, text in files.items():
+                (self._folder / "etc" / file_name).write_text(text)
+        (self._folder / "secrets" / "password").write_text(PASSWORD)
+        names = [f"{RELEASE}-redan-{ordinal}" for ordinal in range(PODS_MAX)]
+        lines = [f"{self._network}.{ordinal + 1} {name}.{self.domain}" for ordinal, name in enumerate(names)]
+        (self._folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines]) + "\n")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for pod in self.pods:
+            pod.kill()
+
+    def scale(self, replicas: int) -> None:
+        """Do what Kubernetes does with another replicaCount: the ConfigMap first, then new pods, all at once."""
+        (self._folder / "etc" / "replicas").write_text(str(replicas))
+        for ordinal in range(len(self.pods), replicas):
+            address = f"{self._network}.{ordinal + 1}"
+            self.pods.append(Pod(self._stateful_set, f"{RELEASE}-redan-{ordinal}", address, self._folder))
+            self.pods[-1].start()
+
+    def wait_until_ready(self) -> None:
+        """Wait until every pod is ready."""
+        for pod in self.pods:
+            pod.wait_until_ready()
+
+    def execute(self, pod: Pod, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command as `kubectl exec` does in a pod."""
+        words = [word.replace("/run/secrets/redan", str(self._folder / "secrets")) for word in command]
+        if words[:2] == ["redan", "ctl"]:
+            words += ["--endpoint", f"{pod.address}:7400"]
+        return subprocess.run(
+            ["unshare", "--mount", "sh", "-c", _ENTER, str(self._folder / "hosts"), *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            timeout=READY_SECONDS_MAX,
+            check=False,
+        )
+
+
+def ctl(pods: PodSet, *arguments: str) -> Any:
+    """Run `redan ctl` in the first pod, as README and NOTES say; return what it prints. Fails with its complaint."""
+    ended = pods.execute(pods.pods[0], "redan", "ctl", *arguments, "--password-file", "/run/secrets/redan/password")
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
