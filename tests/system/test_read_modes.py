@@ -12,6 +12,7 @@ from tests.harness.failovers import raft_of
 from tests.harness.links import NamespaceCluster, has_namespaces
 from tests.harness.oracle import Connection
 from tests.harness.process import TIMEOUT_S
+from tests.harness.resp2 import encode_command
 
 pytestmark = pytest.mark.skipif(not has_namespaces(), reason="needs root and ip(8) to make network namespaces")
 
@@ -141,6 +142,23 @@ def test_a_leader_with_a_lease_that_is_cut_off_never_answers_what_has_been_overw
     write_new(leased, leader)
     assert ask(leader, b"GET", b"k") == NO_LEADER
     mend(leased, leader)
+
+
+@pytest.mark.parametrize("mode", ["linearizable", "leased"])
+def test_a_leader_that_slept_answers_nothing_old_when_it_wakes(request: pytest.FixtureRequest, mode: str) -> None:
+    cluster: NamespaceCluster = request.getfixturevalue(mode)
+    leader, _follower = all_with_old(cluster)
+    with leader.connect() as peer:
+        connection = Connection(peer)
+        assert connection.send([[b"GET", b"k"]]) == [OLD]
+        leader.pause()
+        try:
+            # The first thing that it finds when it wakes.
+            peer.sendall(encode_command([b"GET", b"k"]))
+            write_new(cluster, leader)
+        finally:
+            leader.resume()
+        assert connection.receive() == NEW
 
 
 def test_a_stale_node_that_is_cut_off_answers_at_once_what_it_has(stale: NamespaceCluster) -> None:
