@@ -199,8 +199,11 @@ def confirm_reads(raft: Raft) -> None:
 
 
 def peer_lost_entries(raft: Raft, peer: str, progress: Progress, message: AppendReply) -> None:
-    """Count the peer from nothing, and send it nothing until an entry appended now is committed without it."""
-    if peer in raft.lost_peers:
+    """Count the peer from nothing, and send it nothing until an entry appended now is committed without it.
+
+    A late word of a loss that this leader has dealt with is an answer to what was sent before the peer was told.
+    """
+    if peer in raft.lost_peers or message.read_round < progress.lost_round:
         return
     progress.lost(message.hint_index)
     raft.lost_peers[peer] = append(raft, EntryKind.NOOP, b"")
@@ -233,7 +236,10 @@ def resume_lost_peers(raft: Raft) -> None:
     for peer, noop_index in list(raft.lost_peers.items()):
         if noop_index <= raft.log.committed:
             del raft.lost_peers[peer]
-            raft.progress[peer].next = raft.log.last_index + 1
+            progress = raft.progress[peer]
+            progress.next = raft.log.last_index + 1
+            raft.reads.round += 1
+            progress.lost_round = raft.reads.round
 
 
 # -- handing over ------------------------------------------------------------------------------------------------------

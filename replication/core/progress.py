@@ -48,6 +48,7 @@ class Progress:
         "is_fetching",
         "is_learner",
         "is_nudge_due",
+        "lost_round",
         "lost_seen",
         "lost_until",
         "match",
@@ -81,6 +82,8 @@ class Progress:
         """In SNAPSHOT: the last index of the snapshot that is on its way; otherwise 0."""
         self.lost_seen = False
         """The peer has said in this term that its disk lost entries: appends tell it that this is known."""
+        self.lost_round = 0
+        """What tells the peer that its loss is known, and all after it, carries this round or a later one."""
         self.is_awaited = False
         """Send nothing until an answer comes: a probe is under way, or the window is full."""
         self.is_fetching = False

@@ -114,6 +114,19 @@ def test_a_peer_that_lost_its_disk_counts_for_nothing_until_an_entry_is_committe
     assert (raft.progress["n2"].match, raft.progress["n2"].lost_seen) == (2, False)
 
 
+def test_a_late_word_of_a_loss_asks_for_no_second_entry_without_the_peer() -> None:
+    raft = established(node(size=5))
+    late = AppendReply(1, False, 0, 0, 0, raft.reads.round, lost=True)
+    raft.step("n2", AppendReply(1, False, 1, 0, 0, raft.reads.round, lost=True))
+    acknowledge(raft, turn(raft), ["n3", "n4"])
+    told = appends(turn(raft))["n2"]
+    raft.step("n2", late)
+    assert (raft.lost_peers, raft.log.last_index) == ({}, 2)
+
+    raft.step("n2", AppendReply(1, False, 2, 0, 0, told.read_round, lost=True))
+    assert (raft.lost_peers, raft.log.last_index) == ({"n2": 3}, 3)
+
+
 def test_a_peer_that_loses_its_disk_again_while_it_catches_up_is_counted_from_nothing_again() -> None:
     raft = established(node(size=5))
     raft.step("n2", AppendReply(1, False, 1, 0, 0, 0, lost=True))
