@@ -187,7 +187,7 @@ class _Reader:
     def sequence(self, end: str = "") -> tuple[Argument, ...]:
         """Read arguments up to ``end``."""
         arguments: list[Argument] = []
-        while not self._has(end) if end else self._at < len(self._text):
+        while not (self._has(end) if end else self._at == len(self._text)):
             arguments.append(self._argument())
             self._has("|")
         return tuple(arguments)
