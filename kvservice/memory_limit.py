@@ -16,10 +16,12 @@ from typing import Final
 
 from kvservice.batch import Call
 from kvservice.commands.reply import Reply
-from kvservice.keyspace.eviction import NOT_USE, Evictor, Victim
+from kvservice.keyspace.eviction import NOT_USE, VICTIMS_MAX, Evictor, Victim
 from kvservice.service import Service
 from kvservice.session import Session
 
+SLICE_VICTIMS: Final = 128
+"""Keys that go at one time while no write asks for room: about 5 ms."""
 POLICY_FIELDS: Final = frozenset({"maxmemory_policy", "maxmemory_samples", "lfu_log_factor", "lfu_decay_time"})
 
 
@@ -64,6 +66,18 @@ class MemoryLimit:
         self._evictor.drop_unasked(_now_ms())
         self._service.runner.touch = self._touch if self._evictor.is_tracking else None
 
+    def tick(self) -> None:
+        """Refresh, and go on evicting where no write comes to ask for it; call ten times a second."""
+        self.refresh()
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Evict a slice; the next follows when this one is applied."""
+        service = self._service
+        is_asked = service.config.maxmemory and not self._leaving and not service.holds.is_paused
+        if is_asked and service.node.is_leader and service.refusal is None:
+            self.make_room(SLICE_VICTIMS)
+
     def _count_time_above(self) -> None:
         stats, limit = self._service.stats, self._service.config.maxmemory
         if limit and self._service.machine.memory.used_bytes > limit:
@@ -92,7 +106,7 @@ class MemoryLimit:
         )
         self._service.runner.touch = self._touch if self._evictor.is_tracking else None
 
-    def make_room(self) -> bool:
+    def make_room(self, victims_max: int = VICTIMS_MAX) -> bool:
         """Evict what the limit demands; False if a write that needs memory must be refused."""
         service = self._service
         used = sum([database.bytes_used for database in service.machine.databases]) + self._overhead_bytes
@@ -100,7 +114,7 @@ class MemoryLimit:
         if excess <= 0:
             return True
         started = perf_counter()
-        victims = self._evictor.victims(excess, _now_ms())
+        victims = self._evictor.victims(excess, _now_ms(), victims_max)
         service.stats.latency.note("eviction-cycle", (perf_counter() - started) * 1000)
         if not victims:
             return bool(self._leaving)
@@ -117,6 +131,8 @@ class MemoryLimit:
         """Note that the victims of the oldest proposal were deleted."""
         self._service.stats.evicted_keys += count
         self._evictor.settled(self._leaving.popleft())
+        if count and not self._leaving:
+            self._service.after(0.0, self._shrink)
 
     def _touch(self, call: Call) -> None:
         if call.session.no_touch:

@@ -195,7 +195,7 @@ class Server:
         self.service.refusal = self.group.refusal
         limit = MemoryLimit(self.service)
         snapshots = self.group.snapshots
-        self.housekeeping.each_tick += [snapshots.start_if_due, limit.refresh, self._reap, self._announce]
+        self.housekeeping.each_tick += [snapshots.start_if_due, limit.tick, self._reap, self._announce]
         self.housekeeping.start()
         self.is_started = True
         gc_policy.settle()

@@ -121,14 +121,14 @@ class Evictor:
         for key in keys:
             access.touch(key, now_ms)
 
-    def victims(self, bytes_needed: int, now_ms: int) -> list[Victim]:
+    def victims(self, bytes_needed: int, now_ms: int, count_max: int = VICTIMS_MAX) -> list[Victim]:
         """Choose keys whose removal frees about ``bytes_needed``; fewer if there are none left, or too many."""
         if self._policy == "noeviction":
             return []
         self._now_ms = now_ms
         chosen: list[Victim] = []
-        while bytes_needed > 0 and len(chosen) < VICTIMS_MAX:
-            found = self._choose(bytes_needed, VICTIMS_MAX - len(chosen))
+        while bytes_needed > 0 and len(chosen) < count_max:
+            found = self._choose(bytes_needed, count_max - len(chosen))
             if not found:
                 break
             for victim in found:

@@ -8,6 +8,7 @@ import pytest
 
 from kvservice.commands.reply import OK, ErrorReply
 from kvservice.gateway.resp import decode_commands
+from kvservice.memory_limit import SLICE_VICTIMS
 from tests.kvservice.fake_node import Bench, Peer
 
 VALUE = "v" * 400
@@ -185,3 +186,42 @@ def test_the_time_above_the_limit_is_counted_until_memory_is_below(monkeypatch: 
     now_s += 5
     bench.limit.refresh()
     assert (stats.over_limit_ms, stats.over_limit_now_ms) == (750, 0)
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-random", "volatile-ttl"])
+def test_memory_falls_below_a_lowered_limit_without_a_write_that_asks(policy: str) -> None:
+    bench, peer = full_bench("noeviction", keys=6 * SLICE_VICTIMS)
+    limit = used_bytes(bench) - 2 * SLICE_VICTIMS * (len(VALUE) + 100)
+    assert bench.run(peer, f"CONFIG SET maxmemory {limit}", f"CONFIG SET maxmemory-policy {policy}") == [OK, OK]
+    for _ in range(10):
+        bench.limit.tick()
+        bench.turn()
+        bench.commit()
+    assert used_bytes(bench) > limit * 0.9
+    assert used_bytes(bench) <= limit
+    entries = [command for payload in bench.payloads() for command in decode_commands(payload)]
+    assert sum(command[0] == b"UNLINK" for command in entries) == bench.stats.evicted_keys > SLICE_VICTIMS
+
+
+def test_a_slice_follows_when_the_one_before_is_applied() -> None:
+    bench, peer = full_bench("noeviction", keys=6 * SLICE_VICTIMS)
+    bench.run(peer, f"CONFIG SET maxmemory {used_bytes(bench) // 2}", "CONFIG SET maxmemory-policy allkeys-random")
+    bench.limit.tick()
+    bench.turn()
+    bench.limit.tick()
+    bench.turn()
+    assert len(unlinked(bench)) == SLICE_VICTIMS, "one slice at a time is on its way"
+    bench.commit()
+    _seconds, again = bench.timers.pop()
+    again()
+    bench.turn()
+    assert len(unlinked(bench)) == 2 * SLICE_VICTIMS
+
+
+def test_a_follower_leaves_eviction_to_its_leader() -> None:
+    bench, peer = full_bench("noeviction")
+    bench.run(peer, f"CONFIG SET maxmemory {used_bytes(bench) // 2}", "CONFIG SET maxmemory-policy allkeys-random")
+    bench.lead("n2", 5)
+    bench.limit.tick()
+    bench.turn()
+    assert unlinked(bench) == []
