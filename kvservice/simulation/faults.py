@@ -135,6 +135,9 @@ def slow_link(world: World) -> bool:
     if len(names) < 2:
         return False
     one, other = world.random.sample(names, 2)
+    leader = world.leader()
+    if leader is not None and leader.name not in (one, other) and leader.name in names and world.random.random() < 0.5:
+        other = leader.name
     world.network.slow(one, other, world.random.choice((20, 200, 1500)))
     world.clock.after(_length_us(world), world.network.slow, one, other, 1)
     return True

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from kvservice.simulation.world import World
 
 EPOCH_MS: Final = 1_700_000_000_000
-NEWLY_WHOLE_US: Final = 20_000_000
-"""So long a leader may still be told by late messages that a node has lost its disk, and count the others only."""
 
 
 class Killed(BaseException):
@@ -62,8 +60,6 @@ class Host:
         self.is_damaged = False
         self.has_rotted = False
         """Some of its bytes were changed, and may be found at any later time."""
-        self.whole_since_us = -NEWLY_WHOLE_US
-        """When its disk said last that nothing is missing any more."""
         self.was_member = False
         self.quarantine: HardState | None = None
         """What the directory says beside its log: the log has to begin anew, in quarantine."""
@@ -82,9 +78,8 @@ class Host:
 
     @property
     def is_sound(self) -> bool:
-        """Whether it counts in every majority: its disk has lost nothing, or not lately."""
-        is_old = self.world.clock.now_us - self.whole_since_us >= NEWLY_WHOLE_US
-        return is_old and not self.is_damaged and not self.durable.is_doubtful
+        """Whether it counts in every majority: its disk has lost nothing, or has it back."""
+        return not self.is_damaged and not self.durable.is_doubtful
 
     # ---- time
 

@@ -333,9 +333,8 @@ class Process:
 
     def _is_whole(self) -> None:
         """Note that the disk says that nothing is missing here."""
-        if self.host.durable.is_doubtful and not self.host.is_damaged:
+        if not self.host.is_damaged:
             self.host.durable.is_doubtful = False
-            self.host.whole_since_us = self.world.clock.now_us
 
     def end(self, *, resets: bool) -> None:
         """End all sessions; without a reset their clients have to find out by themselves."""

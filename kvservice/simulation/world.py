@@ -53,6 +53,7 @@ class Conditions(NamedTuple):
     faults: tuple[str, ...] = ()
     fault_mean_us: int | None = None
     pause_us: int | None = None
+    check_quorum: bool | None = None
 
 
 ANY: Final = Conditions()
@@ -84,7 +85,7 @@ class World:
         """In ticks of 10 ms, which the driver counts: five seconds."""
         self.settings = ticks._replace(
             pre_vote=random.random() < 0.9,
-            check_quorum=random.random() < 0.9,
+            check_quorum=random.random() < 0.9 if conditions.check_quorum is None else conditions.check_quorum,
             append_bytes_max=random.choice((1 << 20, 300, 1)),
             inflight_messages_max=random.choice((256, 4)),
             memory_bytes_max=random.choice((32 << 20, 2_000)),

@@ -39,6 +39,8 @@ RESTLESS: Final = Conditions(3, ("partition", "kill", "transfer", "pause", "stor
 CROWD: Final = RESTLESS._replace(nodes=5)
 CUT_OFF: Final = Conditions(3, ("partition", "pause", "reset", "slow link"), 700_000, 20_000)
 """Leaders that do not know yet that they lead no more, under many reads."""
+FALLING: Final = Conditions(3, ("kill", "slow disk", "slow link"), 400_000, 20_000)
+"""Leaders that end just after they have acknowledged something."""
 COMING_AND_GOING: Final = Conditions(5, ("members", "transfer", "partition"), 400_000, 200_000)
 BEHIND: Final = Conditions(3, ("snapshot", "partition", "kill", "slow link", "pause"), 400_000, 100_000)
 """Followers that need snapshots."""
@@ -68,13 +70,13 @@ WHERE: Final[dict[str, Conditions]] = {
     "heartbeats commit what is not matched": RESTLESS,
     "remembers the match of another term": CROWD,
     "counts acknowledgements of earlier terms": CROWD._replace(faults=("partition", "transfer", "slow link", "storm")),
-    "takes late reports for new entries": RESTLESS,
+    "takes late reports for new entries": CROWD._replace(faults=("slow disk", "partition", "transfer")),
     "sends to a lost peer at once": WORN,
     "takes any snapshot": BEHIND,
-    "reads without a round": CUT_OFF,
+    "reads without a round": CUT_OFF._replace(check_quorum=False),
     "reads by answers to an earlier round": CUT_OFF,
-    "reads before the no op is committed": CUT_OFF,
-    "begins without a no op": RESTLESS,
+    "reads before the no op is committed": FALLING,
+    "begins without a no op": FALLING,
     "skips fsync": FORGETFUL,
     "does not persist the vote": FORGETFUL,
     "does not persist the term": FORGETFUL,
