@@ -65,7 +65,7 @@ def saved(chunks: list[bytes] = CHUNKS) -> tuple[FaultyDisk, Path]:
     return disk, snapshot_path(DIRECTORY, 100, 3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.binary(max_size=5000)), st.binary(max_size=100), st.binary(max_size=40))
 def test_any_chunks_come_back_with_what_was_said_about_them(
     chunks: list[bytes], configuration: bytes, digest: bytes

@@ -69,7 +69,7 @@ def test_an_append_without_records_writes_nothing_and_reports_its_token() -> Non
     assert len(disk.calls) == calls
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.lists(RECORDS, max_size=4), min_size=1, max_size=4), max_size=12), st.data())
 def test_any_records_come_back_in_order_over_any_restarts(
     batches: list[list[list[WalRecord]]], data: st.DataObject

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from redan.raft.v1 import raft_pb2
@@ -75,7 +75,6 @@ def append(*payloads: bytes, previous: int = 9) -> AppendEntries:
 
 
 @given(st.lists(MESSAGES, max_size=6), DIGESTS)
-@settings(deadline=None)
 def test_a_request_gives_back_the_messages_it_was_made_of(messages: list[Message], digest: StateDigest | None) -> None:
     decoded = decode_request(encode_request(messages, digest))
     assert decoded == Batch(messages, digest)
@@ -83,14 +82,12 @@ def test_a_request_gives_back_the_messages_it_was_made_of(messages: list[Message
 
 
 @given(st.lists(MESSAGES, min_size=1, max_size=6))
-@settings(deadline=None)
 def test_a_request_is_never_longer_than_its_messages_were_counted(messages: list[Message]) -> None:
     # The tag and length of the payloads come once a request; a message's reserve covers them.
     assert len(encode_request(messages)) <= sum(map(size_bytes, messages)) + ENTRY_BYTES
 
 
 @given(st.lists(MESSAGES, max_size=6), DIGESTS)
-@settings(deadline=None)
 def test_payloads_are_read_wherever_protobuf_puts_them(messages: list[Message], digest: StateDigest | None) -> None:
     raw = encode_request(messages, digest)
     anywhere = raft_pb2.ExchangeRequest.FromString(raw).SerializeToString()
@@ -98,14 +95,12 @@ def test_payloads_are_read_wherever_protobuf_puts_them(messages: list[Message], 
 
 
 @given(st.binary(max_size=200))
-@settings(deadline=None)
 def test_random_bytes_are_a_request_or_refused(content: bytes) -> None:
     with suppress(WireError):
         decode_request(content)
 
 
 @given(st.lists(MESSAGES, min_size=1, max_size=3), st.data())
-@settings(deadline=None)
 def test_a_request_with_changed_bytes_is_a_request_or_refused(messages: list[Message], choice: st.DataObject) -> None:
     raw = bytearray(encode_request(messages, StateDigest(7, 8)))
     for _ in range(choice.draw(st.integers(1, 4))):

@@ -18,7 +18,8 @@ from tests.harness.process import TIMEOUT_S
 from tests.harness.resp2 import encode_command
 from tests.kvservice.api.local_node import Client, Failure, failure_of
 
-IMPATIENT = ("--leader-wait-ms", "500", "--outcome-timeout-ms", "1500")
+IMPATIENT = ("--leader-wait-ms", "500", "--outcome-timeout-ms", "1500", "--election-timeout-ms", "3000")
+"""Nobody stands for election while a test still asks the paused leader, however slow the machine is."""
 OK = b"+OK\r\n"
 LOST = b"-UNKNOWN outcome: leadership moved while the write was in flight\r\n"
 NO_LEADER = b"-CLUSTERDOWN The cluster has no leader\r\n"

@@ -35,9 +35,7 @@ def comparison(oracle: Oracle) -> Comparison:
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_we_answer_as_redis_does(comparison: Comparison, family: str) -> None:
-    @settings(
-        max_examples=CONVERSATIONS[family], deadline=None, print_blob=True, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=CONVERSATIONS[family], print_blob=True, suppress_health_check=list(HealthCheck))
     @given(conversations(FAMILIES[family]))
     def hold(conversation: list[list[bytes]]) -> None:
         comparison.check(conversation)
@@ -47,7 +45,7 @@ def test_we_answer_as_redis_does(comparison: Comparison, family: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(ARGUMENTS))
 def test_each_command_alone_answers_as_redis_does(comparison: Comparison, name: str) -> None:
-    @settings(max_examples=15, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=15, print_blob=True, suppress_health_check=list(HealthCheck))
     @given(conversations([name]))
     def hold(conversation: list[list[bytes]]) -> None:
         comparison.check(conversation)

@@ -77,7 +77,7 @@ def test_redis_and_we_restore_each_other(text: bytes, ours: InProcess, oracle: O
     assert ours.say("OBJECT ENCODING b") == bulk_of(encoding)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.binary(max_size=300) | st.integers().map(lambda number: b"%d" % number))
 def test_any_string_survives_the_round_trip(text: bytes) -> None:
     ours = InProcess()
@@ -137,7 +137,7 @@ def test_a_payload_with_a_right_checksum_may_still_be_nonsense(ours: InProcess) 
         assert refused(ours, closed(body)) == f"ERR {BAD_FORMAT}", body
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(body=st.binary(max_size=40))
 def test_any_payload_is_restored_or_refused(body: bytes) -> None:
     ours = InProcess()

@@ -47,7 +47,7 @@ def test_a_pattern_of_many_stars_never_goes_back() -> None:
     assert not matcher(b"*a" * 200 + b"b")(b"a" * 10_000)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     pattern=st.lists(st.sampled_from([bytes((byte,)) for byte in ALPHABET] + [b"*", b"?", b"[", b"[^"]), max_size=9),
     names=st.lists(

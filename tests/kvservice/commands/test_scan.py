@@ -167,7 +167,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     steps=st.lists(EVENTS, min_size=1, max_size=30),
     count=st.integers(1, 12),

@@ -29,7 +29,7 @@ CALLS = {
     "bitfield": "BITFIELD k SET u8 0 1", "bitfield_ro": "BITFIELD_RO k GET u8 0",
 }  # fmt: skip
 IGNORE_THE_TYPE = {"set", "setnx", "setex", "psetex", "mget", "mset", "msetnx"}
-QUICK = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=100, suppress_health_check=list(HealthCheck))
 
 
 class Foreign:

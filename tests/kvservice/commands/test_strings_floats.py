@@ -37,7 +37,7 @@ def exact(number: LongDouble | None) -> Fraction:
 LARGEST = LongDouble((1 << 64) - 1, 16384 - 64)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.one_of(DECIMALS, HEXADECIMALS), min_size=10, max_size=20))
 def test_sums_are_those_of_redis(oracle: Oracle, texts: list[str]) -> None:
     commands = [[b"SET", b"f", texts[0].encode()], *([b"INCRBYFLOAT", b"f", text.encode()] for text in texts)]

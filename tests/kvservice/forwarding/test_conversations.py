@@ -37,7 +37,7 @@ class Caller:
             line = chance.choice(
                 [f"APPEND {self.key} {self.number:02d}{place:03d}"] * 3
                 + [f"GET {self.key}"] * 2
-                + [f"STRLEN {self.key} extra", f"CLIENT SETNAME n{place}", "CLIENT GETNAME"]
+                + [f"STRLEN {self.key} extra", f"CLIENT SETNAME n{place}", "CLIENT GETNAME", f"ECHO e{place}"]
             )
             self.asked.append(line)
             lines.append(line)
@@ -80,6 +80,8 @@ class Caller:
             elif words[0] == "STRLEN":
                 assert is_a(reply, Exception)
                 assert b"wrong number of arguments" in text_of(reply)
+            elif words[0] == "ECHO":
+                assert reply == words[1].encode() or is_a(reply, (NotAppliedError, OutcomeUnknownError))
             elif words[1] == "SETNAME":
                 name = words[2].encode()
             else:

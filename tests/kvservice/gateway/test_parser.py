@@ -35,7 +35,7 @@ def parsed(pieces: list[bytes], limits: Limits = LIMITS) -> tuple[list[list[byte
     return commands, None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(STREAMS, strategies.lists(strategies.integers(0, 200), max_size=4))
 @example(b"*1\r\n$4\r\nPINGXX*1\r\n+OK\r\n", [])
 @example(b"*2\r\n$3\r\nabcXX+OK\r\n", [])
@@ -78,7 +78,6 @@ def test_no_type_that_hiredis_knows_passes_for_a_bulk_string(text: bytes) -> Non
             assert parsed([stream]) == walked([stream])
 
 
-@settings(deadline=None)
 @given(COMMANDS)
 def test_whole_commands_come_with_bytes_for_the_log(commands: list[list[bytes]]) -> None:
     encoded = encode_commands(commands)

@@ -50,12 +50,18 @@ def asked(server: Oracle, stream: bytes) -> bytes:
 
 
 def is_read_alike(stream: bytes) -> bool:
-    """Whether Redis should read a stream as we do: the departures that the walker names are left out."""
+    """Whether Redis should read a stream as we do.
+
+    Left out are the departures that the walker names, and HTTP behind commands whose replies Redis may forget.
+    """
+    lowered = stream.lower()
     return (
         b"\0" not in stream
         and b"\x16\x03" not in stream
         and b"*1048577\r" not in stream
         and b"*1000000000\r" not in stream
+        and lowered.find(b"post") <= 0
+        and lowered.find(b"host:") <= 0
     )
 
 
@@ -93,7 +99,7 @@ def test_broken_streams_are_read_as_redis_reads_them(oracle: Oracle, stream: byt
     check(oracle, stream)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stream=STREAMS)
 def test_random_streams_are_read_as_redis_reads_them(oracle: Oracle, stream: bytes) -> None:
     assume(is_read_alike(stream))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hiredis
 import pytest
-from hypothesis import given, settings, strategies
+from hypothesis import given, strategies
 
 from kvservice.commands.reply import OK, ErrorReply, PushReply, Reply, SetReply, Status, Verbatim
 from kvservice.errors import RequestError, WrongType
@@ -82,7 +82,6 @@ PLAIN_REPLIES = strategies.recursive(
 )
 
 
-@settings(deadline=None)
 @given(strategies.lists(PLAIN_REPLIES, max_size=5))
 def test_resp3_clients_read_back_what_was_answered(replies: list[Reply]) -> None:
     reader = hiredis.Reader()
@@ -91,7 +90,6 @@ def test_resp3_clients_read_back_what_was_answered(replies: list[Reply]) -> None
     assert reader.gets() is False
 
 
-@settings(deadline=None)
 @given(strategies.floats(allow_nan=False))
 def test_a_double_reads_back_the_same(value: float) -> None:
     assert float(format_double(value)) == value
@@ -122,7 +120,6 @@ def test_a_double_prints_as_redis_prints_it(value: float, text: bytes) -> None:
     assert format_double(value) == text
 
 
-@settings(deadline=None)
 @given(COMMANDS)
 def test_commands_are_encoded_canonically_and_read_back(commands: list[list[bytes]]) -> None:
     encoded = encode_commands(commands)
@@ -137,7 +134,6 @@ def test_long_commands_are_encoded_as_short_ones_are() -> None:
     assert decode_commands(b"") == []
 
 
-@settings(deadline=None)
 @given(COMMANDS, strategies.data())
 def test_stored_commands_that_were_cut_do_not_read_back(
     commands: list[list[bytes]], data: strategies.DataObject

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings, strategies
+from hypothesis import given, strategies
 
 from kvservice.gateway.limits import INLINE_BYTES_MAX, MULTIBULK_LENGTH_MAX, Limits
 from kvservice.gateway.resp import encode_command, encode_commands
@@ -33,13 +33,11 @@ def walked(
     return commands, None
 
 
-@settings(deadline=None)
 @given(COMMANDS, strategies.lists(strategies.integers(0, 400)))
 def test_commands_in_any_cut_are_read_back(commands: list[list[bytes]], offsets: list[int]) -> None:
     assert walked(cut(encode_commands(commands), offsets)) == (commands, None)
 
 
-@settings(deadline=None)
 @given(STREAMS)
 def test_any_bytes_read_the_same_whole_and_byte_by_byte(stream: bytes) -> None:
     assert walked([stream]) == walked(cut(stream, range(len(stream))))

@@ -42,7 +42,7 @@ LINES = (
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(st.sampled_from(LINES), st.integers(0, 5), st.integers(0, 5), st.integers(0, 2)), max_size=30)
 )

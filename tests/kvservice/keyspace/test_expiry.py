@@ -134,7 +134,7 @@ def test_the_work_of_a_call_does_not_depend_on_how_many_keys_there_are(count: in
 Change = tuple[str, int, int]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     changes=st.lists(
         st.tuples(

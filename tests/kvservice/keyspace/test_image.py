@@ -132,7 +132,7 @@ ROUNDS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rounds=ROUNDS, seed=st.integers(0, 1_000), budget=st.integers(1, 40))
 def test_writes_between_slices_do_not_change_what_is_saved(
     rounds: list[list[tuple[str, int, int]]], seed: int, budget: int
