@@ -27,7 +27,7 @@ RELEASE: Final = "keys"
 NAMESPACE: Final = "shop"
 KUBERNETES: Final = tuple(f"1.{minor}" for minor in range(29, 38))
 OPERATOR_API: Final = "monitoring.coreos.com/v1"
-TOOL_SECONDS_MAX: Final = 110.0
+TOOL_SECONDS_MAX: Final = 240.0
 
 Manifest = dict[str, Any]
 

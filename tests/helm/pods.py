@@ -162,11 +162,9 @@ class PodSet:
         for pod in self.pods:
             pod.wait_until_ready()
 
-    def execute(self, pod: Pod, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command as `kubectl exec` does in a pod."""
+    def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command where the names of the pods are known, and the password is a file."""
         words = [word.replace("/run/secrets/redan", str(self._folder / "secrets")) for word in command]
-        if words[:2] == ["redan", "ctl"]:
-            words += ["--endpoint", f"{pod.address}:7400"]
         return subprocess.run(
             ["unshare", "--mount", "sh", "-c", _ENTER, str(self._folder / "hosts"), *words],
             cwd=ROOT,
@@ -179,7 +177,8 @@ class PodSet:
 
 
 def ctl(pods: PodSet, *arguments: str) -> Any:
-    """Run `redan ctl` in the first pod, as README and NOTES say; return what it prints. Fails with its complaint."""
-    ended = pods.execute(pods.pods[0], "redan", "ctl", *arguments, "--password-file", "/run/secrets/redan/password")
+    """Ask the first pod with `redan ctl`, as README and NOTES say; return what it prints. Fails with its complaint."""
+    where = ("--endpoint", f"{pods.pods[0].address}:7400", "--password-file", "/run/secrets/redan/password")
+    ended = pods.execute("redan", "ctl", *arguments, *where)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout

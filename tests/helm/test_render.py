@@ -50,6 +50,7 @@ def test_both_helms_render_the_same(name: str) -> None:
     assert manifests(*ci_options(name), helm="helm3") == manifests(*ci_options(name), helm="helm4")
 
 
+@pytest.mark.timeout(300)
 def test_every_object_fits_the_strict_schemas_of_kubernetes() -> None:
     native = [manifest for manifest in all_ci_manifests() if manifest["apiVersion"] != OPERATOR_API]
     script = str(ROOT / ".ci" / "chart-tools" / "validate_manifests.py")
@@ -94,6 +95,22 @@ def test_prometheus_accepts_the_rules(tmp_path: Path) -> None:
     assert f"{alerts} rules found" in text
 
 
+def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
+    promtool = program("promtool")
+    (tmp_path / "rules.yaml").write_text((CHART / "files" / "alerts.yaml").read_text(encoding="utf-8"))
+    stories = (Path(__file__).parent / "alerts.yaml").read_text(encoding="utf-8")
+    (tmp_path / "stories.yaml").write_text(stories)
+    code, text = ran(promtool, "test", "rules", "stories.yaml", folder=tmp_path)
+    assert code == 0, text
+    (tmp_path / "stories.yaml").write_text(
+        stories.replace('pod="b"}\', values: "1x4 0x20"', 'pod="b"}\', values: "1x24"')
+    )
+    code, text = ran(promtool, "test", "rules", "stories.yaml", folder=tmp_path)
+    assert code == 1, "a story that is not true has to fail"
+    assert "RedanNoLeader" in text
+
+
+@pytest.mark.timeout(300)
 def test_checkov_finds_nothing_but_what_was_decided(tmp_path: Path) -> None:
     checkov = tool("venv/bin/checkov")
     for name in CI_FILES:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from helm.redan.files import start
+from tests.helm.charts import one
 from tests.helm.pods import PodSet, ctl
 
 DOMAIN = "peers.example"
@@ -57,11 +58,18 @@ def test_a_directory_is_taken_only_when_it_has_a_log(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(400)
 def test_pods_found_a_cluster_are_scaled_and_lose_a_volume(tmp_path: Path) -> None:
-    with PodSet(tmp_path) as pods:
+    options = ("--set", "snapshots.enabled=true")
+    with PodSet(tmp_path, *options) as pods:
         pods.scale(3)
         pods.wait_until_ready()
         assert pods.pods[0].client().set("kept", "yes")
         assert pods.pods[2].client().get("kept") == b"yes"
+
+        # What the CronJob runs every night.
+        (container,) = one("CronJob", *options)["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        ended = pods.execute(*container["command"], *container["args"])
+        assert ended.returncode == 0, ended.stderr
+        assert all(any((pod.volume / "snapshots").glob("*.snap")) for pod in pods.pods)
 
         # B: two more, of which nobody has heard, in a cluster that has only three members.
         pods.scale(5)

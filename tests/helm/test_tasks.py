@@ -55,7 +55,7 @@ class _Requests(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(json.dumps(answer).encode())
 
-    do_POST = _create  # the name under which http.server looks for it
+    do_POST = _create  # noqa: N815 - the name under which http.server looks for it
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

@@ -39,6 +39,7 @@ def refusal(helm: str, *options: str) -> str:
         ("spread.zones=off", ("zones",)),
         ("shutdown.snapshotSeconds=1", ("snapshotSeconds", "10")),
         ("image.tag=a b", ("tag",)),
+        ("podLabels.app\\.kubernetes\\.io/name=other", ("app.kubernetes.io/name",)),
         ("service.type=ExternalName", ("type", "ClusterIP")),
     ],
 )

@@ -1,7 +1,7 @@
 """Sets and gets a key through both planes: over RESP what gRPC wrote, over gRPC what RESP wrote. `helm test` runs this.
 
 Guarantees: its keys are new ones that expire after a minute. Exit code 0 only if both values came back; else one line
-    says which step failed. It takes at most DEADLINE_SECONDS.
+    says which step failed. Each step takes at most DEADLINE_SECONDS.
 Leaves to the caller: a service that leads to nodes which are ready.
 """
 
@@ -9,7 +9,9 @@ import argparse
 import secrets
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic, sleep
 
 import grpc
 
@@ -17,6 +19,7 @@ from redan.kv.v1 import kv_pb2
 
 DEADLINE_SECONDS = 30.0
 KEY_SECONDS = 60
+POLL_SECONDS = 0.1
 REPLY_BYTES_MAX = 4096
 
 
@@ -29,14 +32,25 @@ class RespCaller:
         self._replies = self._socket.makefile("rb")
 
     def call(self, *words: bytes) -> bytes:
-        """Send a command, return its reply: a simple or a bulk string. Raises ValueError for any other."""
+        """Send a command, return its reply: a string, b"" for none. Raises ValueError for any other."""
         self._socket.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words))
         line = self._replies.readline(REPLY_BYTES_MAX).rstrip(b"\r\n")
         if line[:1] == b"+":
             return line[1:]
-        if line[:1] == b"$" and line != b"$-1":
+        if line == b"$-1":
+            return b""
+        if line[:1] == b"$":
             return self._replies.read(int(line[1:]) + 2)[:-2]
         raise ValueError(f"{words[0].decode()} answers {line.decode(errors='replace') or 'nothing'}")
+
+
+def await_value(read: Callable[[], bytes], wanted: bytes, what: str) -> None:
+    """Read until it is what was written: with read_mode = stale a node may be a little behind. Raises ValueError."""
+    deadline = monotonic() + DEADLINE_SECONDS
+    while (got := read()) != wanted:
+        if monotonic() > deadline:
+            raise ValueError(f"{what}: {got!r} is read where {wanted!r} was written")
+        sleep(POLL_SECONDS)
 
 
 def round_trip(resp_address: str, grpc_address: str, password: str) -> None:
@@ -58,15 +72,14 @@ def round_trip(resp_address: str, grpc_address: str, password: str) -> None:
             response_deserializer=kv_pb2.SetResponse.FromString,
         )
         caller.call(b"SET", stem + b"-resp", b"over RESP", b"EX", b"%d" % KEY_SECONDS)
-        got = read(kv_pb2.GetRequest(key=stem + b"-resp"), timeout=DEADLINE_SECONDS, metadata=metadata).value
-        if got != b"over RESP":
-            raise ValueError(f"gRPC reads {got!r} where RESP wrote {b'over RESP'!r}")
+        asked = kv_pb2.GetRequest(key=stem + b"-resp")
+        await_value(
+            lambda: bytes(read(asked, timeout=DEADLINE_SECONDS, metadata=metadata).value), b"over RESP", "over gRPC"
+        )
         request = kv_pb2.SetRequest(key=stem + b"-grpc", value=b"over gRPC")
         request.ttl.seconds = KEY_SECONDS
         write(request, timeout=DEADLINE_SECONDS, metadata=metadata)
-        got = caller.call(b"GET", stem + b"-grpc")
-        if got != b"over gRPC":
-            raise ValueError(f"RESP reads {got!r} where gRPC wrote {b'over gRPC'!r}")
+        await_value(lambda: caller.call(b"GET", stem + b"-grpc"), b"over gRPC", "over RESP")
 
 
 def main() -> None:
