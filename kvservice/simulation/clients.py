@@ -80,8 +80,12 @@ class Client:
         ledger: Ledger,
         doors: Callable[[], list[Door]],
         pause_us: int,
+        *,
+        only_reads: bool = False,
     ) -> None:
         self.name = name
+        self._only_reads = only_reads
+        """It never waits for a write, so a node that leads no more, unknown to itself, can still answer it."""
         self.is_closing = False
         """Only last reads are still wanted."""
         self._clock = clock
@@ -122,8 +126,8 @@ class Client:
             if asked is None:
                 if self.is_closing:
                     break
-                if self._random.random() >= CHORE_SHARE:
-                    asked = self._ledger.next(self.name)
+                if self._only_reads or self._random.random() >= CHORE_SHARE:
+                    asked = self._ledger.next(self.name, only_reads=self._only_reads)
             sent.append(asked)
         if not sent:
             self._later()

@@ -97,11 +97,11 @@ class Ledger:
 
     # ---- asking
 
-    def next(self, client: str) -> Asked:
+    def next(self, client: str, *, only_reads: bool = False) -> Asked:
         """Choose an operation and note that a client asks for it now."""
         position = self._random.randrange(len(self._open))
         cell = self._open[position]
-        commands = self._commands(cell)
+        commands = [[b"GET", key] for key in cell.keys] if only_reads else self._commands(cell)
         asked = self._asked(cell, client, commands, is_last=False)
         if cell.is_full:
             self._full.append(cell)

@@ -106,7 +106,15 @@ class World:
         """Of the faults, those around which clients ask as often as they can: it is then that answers may be wrong."""
         pause_us = conditions.pause_us or random.choice((300_000, 1_000_000, 3_000_000, 6_000_000))
         self.clients = [
-            Client(f"c{number}", self.clock, Random(random.random()), self.ledger, self._doors, pause_us)
+            Client(
+                f"c{number}",
+                self.clock,
+                Random(random.random()),
+                self.ledger,
+                self._doors,
+                pause_us,
+                only_reads=number > 1 and random.random() < 0.4,
+            )
             for number in range(1, random.randrange(3, 6))
         ]
         self._watch()

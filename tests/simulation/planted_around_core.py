@@ -16,7 +16,7 @@ from kvservice import router
 from kvservice.batch import Batch
 from kvservice.commands.reply import Reply
 from kvservice.forwarding import forwarder
-from kvservice.forwarding.forwarded import ForwardedStream, RemoteSession
+from kvservice.forwarding.forwarded import RemoteSession
 from kvservice.forwarding.forwarder import Forwarder
 from kvservice.keyspace.image import ImageLoader, SnapshotWalk
 from kvservice.keyspace.machine import Machine
@@ -33,7 +33,7 @@ from replication import storage
 from replication.applying import Applying
 from replication.core.membership import Configuration
 from replication.core.messages import Entry, EntryKind, HardState
-from replication.errors import NotApplied, OutcomeUnknown, ReplicationError
+from replication.errors import NotApplied, ReplicationError
 from replication.storage import Storage
 from replication.waiters import Proposals, Refusal
 
@@ -119,18 +119,6 @@ def does_not_make_the_found_tail_durable() -> Planted:
         return None
 
     with patch.object(recovery, "rewrite_tail", leave), patch.object(log_writer, "rewrite_tail", leave):
-        yield
-
-
-@contextmanager
-def goes_on_behind_a_snapshot_without_saying_so() -> Planted:
-    """The log does not say that it goes on behind a received snapshot."""
-
-    def restart(log: Storage, snapshot_index: int, snapshot_term: int) -> None:
-        log._terms.runs = [(snapshot_index, snapshot_term)]
-        log.last_index, log._last_term = snapshot_index, snapshot_term
-
-    with patch.object(Storage, "restart", restart):
         yield
 
 
@@ -303,38 +291,6 @@ def answers_callers_out_of_order() -> Planted:
 
 
 @contextmanager
-def runs_calls_for_another_term() -> Planted:
-    """A leader runs what was meant for the leader of an earlier term, behind calls of the same caller it refused."""
-
-    def received(stream: ForwardedStream, request: Any) -> None:
-        stream.is_refusing = False
-        for call in request.calls:
-            if not stream.service.node.is_leader:
-                stream.returned(call.call_id)
-                continue
-            session = stream._sessions.setdefault(call.session_id, RemoteSession(stream, call.session_id))
-            session.run(call)
-
-    with patch.object(ForwardedStream, "received", received):
-        yield
-
-
-@contextmanager
-def repeats_writes_of_unknown_outcome() -> Planted:
-    """A write that a lost leadership left behind is proposed again by itself."""
-    refused = Router.refused
-
-    def retry(of: Router, batch: Batch, error: ReplicationError) -> None:
-        if isinstance(error, OutcomeUnknown):
-            of._try_again(batch.calls)
-        else:
-            refused(of, batch, error)
-
-    with patch.object(Router, "refused", retry):
-        yield
-
-
-@contextmanager
 def concludes_too_early_that_nothing_was_applied() -> Planted:
     """What a lost leadership left behind counts as not applied as soon as the leadership is lost."""
     displace = Proposals.displace
@@ -364,11 +320,11 @@ def lets_later_calls_overtake() -> Planted:
 
 @contextmanager
 def says_ok_to_writes_it_lost() -> Planted:
-    """A write of unknown outcome is answered as if it had been applied."""
+    """A write that a lost leadership left behind is answered as if it had been applied."""
     refused = Router.refused
 
     def pretend(of: Router, batch: Batch, error: ReplicationError) -> None:
-        if not isinstance(error, OutcomeUnknown):
+        if not isinstance(error, NotApplied):
             refused(of, batch, error)
             return
         for call in batch.calls:

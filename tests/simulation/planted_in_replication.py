@@ -18,7 +18,6 @@ from replication.core.messages import (
     AppendReply,
     Entry,
     Heartbeat,
-    HeartbeatReply,
     InstallSnapshot,
     Message,
     ReadReady,
@@ -146,19 +145,6 @@ def counts_acknowledgements_of_earlier_terms() -> Planted:
 
 
 @contextmanager
-def takes_late_reports_for_new_entries() -> Planted:
-    """A report of the disk about entries that were replaced counts for those in their place."""
-    persisted = Raft.persisted
-
-    def persisted_any(raft: Raft, term: int, last_index: int, stamp_ms: int, last_term: int | None = None) -> None:
-        raft.is_tail_replaced = False
-        persisted(raft, raft.term, min(last_index, raft.log.handed_out), stamp_ms, last_term)
-
-    with patch.object(Raft, "persisted", persisted_any):
-        yield
-
-
-@contextmanager
 def sends_to_a_lost_peer_at_once() -> Planted:
     """A peer whose disk is lost is believed to hold what it had acknowledged."""
 
@@ -240,15 +226,4 @@ def begins_without_a_no_op() -> Planted:
             become_leader(raft)
 
     with reads_before_the_no_op_is_committed(), patch.object(candidate, "become_leader", become):
-        yield
-
-
-@contextmanager
-def forgets_to_follow() -> Planted:
-    """A heartbeat of a leader is answered by a node that follows another term."""
-
-    def heartbeat(raft: Raft, sender: str, message: Heartbeat) -> None:
-        raft.send(sender, HeartbeatReply(raft.term, message.read_round))
-
-    with patch.dict(HANDLERS[Role.CANDIDATE], {Heartbeat: heartbeat}):
         yield
