@@ -50,7 +50,9 @@ class Caller:
         tokens = [final[at : at + TOKEN_BYTES].decode() for at in range(0, len(final), TOKEN_BYTES)]
         assert len(set(tokens)) == len(tokens), "a write ran twice"
         place_of = {token: place for place, token in enumerate(tokens)}
-        last = -1
+        # Places of the newest write that is there, and of the newest that the caller knows to be there: one that was
+        # told as unknown may come about later, though before the caller's next one.
+        last = seen_last = -1
         unknown = refused = 0
         name: bytes | None = None
         for line, reply in zip(self.asked, replies, strict=True):
@@ -60,6 +62,7 @@ class Caller:
                 if isinstance(reply, int):
                     assert place is not None, f"{line} was acknowledged and is lost"
                     assert reply == (place + 1) * TOKEN_BYTES, f"{line} got the reply of another"
+                    seen_last = place
                 elif is_a(reply, NotAppliedError):
                     assert place is None, f"{line} was told as not applied"
                     refused += 1
@@ -75,8 +78,9 @@ class Caller:
                 seen = reply or b""
                 assert isinstance(seen, bytes)
                 assert final.startswith(seen), "a read of what never was"
-                assert len(seen) >= (last + 1) * TOKEN_BYTES, f"{line} did not see the caller's own write"
-                last = max(last, len(seen) // TOKEN_BYTES - 1)
+                assert len(seen) >= (seen_last + 1) * TOKEN_BYTES, f"{line} did not see the caller's own write"
+                seen_last = len(seen) // TOKEN_BYTES - 1
+                last = max(last, seen_last)
             elif words[0] == "STRLEN":
                 assert is_a(reply, Exception)
                 assert b"wrong number of arguments" in text_of(reply)
