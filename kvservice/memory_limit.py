@@ -92,19 +92,18 @@ class MemoryLimit:
 
     def config_changed(self, fields: frozenset[str]) -> None:
         """Take over the policy; a lower limit evicts at once, as in Redis."""
-        if "maxmemory" in fields and self._service.config.maxmemory:
-            self.make_room()
-        if not fields & POLICY_FIELDS:
-            return
         config = self._service.config
-        self._evictor.configure(
-            config.maxmemory_policy,
-            config.maxmemory_samples,
-            _now_ms(),
-            config.lfu_log_factor,
-            config.lfu_decay_time,
-        )
-        self._service.runner.touch = self._touch if self._evictor.is_tracking else None
+        if fields & POLICY_FIELDS:
+            self._evictor.configure(
+                config.maxmemory_policy,
+                config.maxmemory_samples,
+                _now_ms(),
+                config.lfu_log_factor,
+                config.lfu_decay_time,
+            )
+            self._service.runner.touch = self._touch if self._evictor.is_tracking else None
+        if "maxmemory" in fields:
+            self._shrink()
 
     def make_room(self, victims_max: int = VICTIMS_MAX) -> bool:
         """Evict what the limit demands; False if a write that needs memory must be refused."""

@@ -218,10 +218,23 @@ def test_a_slice_follows_when_the_one_before_is_applied() -> None:
     assert len(unlinked(bench)) == 2 * SLICE_VICTIMS
 
 
-def test_a_follower_leaves_eviction_to_its_leader() -> None:
-    bench, peer = full_bench("noeviction")
-    bench.run(peer, f"CONFIG SET maxmemory {used_bytes(bench) // 2}", "CONFIG SET maxmemory-policy allkeys-random")
+def test_a_follower_leaves_eviction_to_its_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, peer = full_bench("allkeys-random")
+    asked: list[int] = []
+    monkeypatch.setattr(bench.limit, "make_room", asked.append)
     bench.lead("n2", 5)
     bench.limit.tick()
-    bench.turn()
-    assert unlinked(bench) == []
+    bench.run(peer, "CONFIG SET maxmemory 1000000")
+    assert asked == []
+    bench.lead("n1", 6, is_leader=True)
+    bench.limit.tick()
+    assert asked == [SLICE_VICTIMS]
+
+
+def test_a_limit_that_comes_with_its_policy_evicts_by_that_policy_at_once() -> None:
+    bench, peer = full_bench("noeviction")
+    half = used_bytes(bench) // 2
+    assert bench.run(peer, f"CONFIG SET maxmemory {half} maxmemory-policy volatile-ttl") == [OK]
+    gone = unlinked(bench)
+    assert gone
+    assert {int(key[1:]) % 2 for key in gone} == {1}, "every second key has a deadline"
