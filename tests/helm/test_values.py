@@ -49,6 +49,13 @@ def test_a_value_that_cannot_be_is_refused_by_its_name(helm: str, option: str, w
 
 
 @pytest.mark.parametrize("helm", HELMS)
+def test_a_kubernetes_that_is_too_old_is_refused(helm: str) -> None:
+    assert "1.29" in refusal(helm, "--kube-version", "1.28.15")
+    where = ("--namespace", NAMESPACE, "--kube-version", "1.29.0-eks-1")
+    assert ran(tool(helm), "template", RELEASE, str(CHART), *where)[0] == 0
+
+
+@pytest.mark.parametrize("helm", HELMS)
 def test_two_ways_to_scrape_are_one_too_many(helm: str) -> None:
     switches = "monitoring.serviceMonitor.enabled=true,monitoring.podMonitor.enabled=true"
     assert "would count every node twice" in refusal(helm, "--set", switches)

@@ -95,10 +95,10 @@ limits:
 {{- end -}}
 
 {{- define "redan.pullSecrets" -}}
-{{- with .Values.imagePullSecrets }}
+{{- with .Values.imagePullSecrets -}}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
-{{- end }}
+{{- end -}}
 {{- end -}}
 
 {{- /* Values come from YAML, where every number is a float: whole numbers must not become 1e+06. */ -}}
