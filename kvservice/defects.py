@@ -3,6 +3,7 @@
 Guarantees: each is in the log with its trace. One that came through the consensus driver stops the node at once: its
 order of persist, send, apply and answer was cut short, so what it would do next could be wrong, and the other nodes do
 better without it.
+A connection that ends by an error of the network is no defect, and is logged by the library that has it.
 Leaves to the caller: what stopping means (kvservice/server). Defects of commands never come here: they are answered.
 Reference: asyncio, ``loop.set_exception_handler``, for the keys of a context.
 """
@@ -27,6 +28,9 @@ def watch_loop(loop: asyncio.AbstractEventLoop, on_broken: Callable[[], None]) -
 
     def handle(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
+        if isinstance(error, OSError) and "transport" in context:
+            loop.default_exception_handler(context)
+            return
         is_broken = error is not None and "future" not in context and is_of_core(error)
         # A future that nobody asked for its exception has been dropped: whoever dropped it did not need it.
         log.error(Event.DEFECT_FOUND, text=context.get("message", ""), error=repr(error), exc_info=error)

@@ -48,6 +48,15 @@ async def test_a_defect_in_a_callback_is_logged_and_one_of_the_core_ends_the_nod
     assert defect.__name__ in logged.getvalue()
 
 
+async def test_a_connection_that_times_out_is_no_defect(logged: StringIO) -> None:
+    loop = asyncio.get_running_loop()
+    watch_loop(loop, lambda: None)
+    message = "Fatal error on transport"
+    loop.call_exception_handler({"message": message, "exception": TimeoutError(110, "timed out"), "transport": None})
+    assert "defect_found" not in logged.getvalue()
+    assert message in logged.getvalue()
+
+
 async def test_a_defect_of_the_core_in_a_task_that_was_dropped_ends_nothing(logged: StringIO) -> None:
     broken: list[bool] = []
     loop = asyncio.get_running_loop()
