@@ -17,7 +17,10 @@ from kvservice.logs import Event
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
-    path for pattern in ("*.md", "docs/*.md") for path in ROOT.glob(pattern) if not path.name.startswith(".")
+    path
+    for pattern in ("*.md", "docs/*.md", "helm/redan/*.md")
+    for path in ROOT.glob(pattern)
+    if not path.name.startswith(".")
 )
 OPERATIONS = ROOT / "docs" / "operations.md"
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)

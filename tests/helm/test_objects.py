@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -272,8 +273,7 @@ def test_the_dashboard_and_the_rules_are_as_they_stand_in_the_folder() -> None:
 
 def test_every_alert_leads_to_a_chapter_that_is_there() -> None:
     operations = (CHART.parents[1] / "docs" / "operations.md").read_text(encoding="utf-8")
-    anchors = {
-        "#" + line.lstrip("# ").lower().replace(" ", "-") for line in operations.splitlines() if line.startswith("##")
-    }
+    headings = re.findall(r"^##+ (.+)$", operations, re.MULTILINE)
+    anchors = {"#" + re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
     (group,) = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
     assert {rule["annotations"]["runbook"] for rule in group["rules"]} <= anchors
