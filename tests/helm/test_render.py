@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -127,3 +129,31 @@ def test_checkov_finds_nothing_but_what_was_decided(tmp_path: Path) -> None:
     for failed in report["results"]["failed_checks"]:
         found.setdefault(failed["check_id"], set()).add(failed["resource"].partition(".")[0])
     assert found == decided
+
+
+def every_switch(schema: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Yield an option for each word of an enum and both ways of a switch."""
+    for name, inner in schema.get("properties", {}).items():
+        if name == "settings":  # what a node takes is its own matter; see test_values.py
+            continue
+        if inner.get("type") == "boolean":
+            yield from (f"{path}{name}={way}" for way in ("true", "false"))
+        for word in inner.get("enum", ()):
+            yield f"{path}{name}={word}"
+        yield from every_switch(inner, f"{path}{name}.")
+
+
+@pytest.mark.timeout(300)
+def test_every_switch_alone_renders_to_what_kubernetes_takes() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    switches = list(every_switch(schema))
+    assert len(switches) > 30
+    seen = {
+        json.dumps(manifest, sort_keys=True): manifest
+        for switch in switches
+        for manifest in manifests("--set", switch)
+        if manifest["apiVersion"] != OPERATOR_API
+    }
+    script = str(ROOT / ".ci" / "chart-tools" / "validate_manifests.py")
+    code, text = ran(tool("venv/bin/python"), script, KUBERNETES[0], KUBERNETES[-1], given=json.dumps([*seen.values()]))
+    assert code == 0, text
