@@ -79,3 +79,56 @@ def test_a_member_that_nobody_can_tell_about_is_not_counted() -> None:
     peer = asked(cluster, "n2", "WAIT 2 150")
     cluster.pass_time(0.15)
     assert peer.taken() == [1]
+
+
+@pytest.mark.parametrize("name", ["n1", "n2"])
+def test_the_leaders_own_disk_is_waited_for_where_it_is_asked_for(name: str) -> None:
+    cluster, group = three_nodes(APPLIED, APPLIED)
+    group.durable_index = APPLIED - 1
+    peer = asked(cluster, name, "WAITAOF 1 2 0")
+    assert peer.taken() == []
+    group.durable_index = APPLIED
+    cluster.settle()
+    assert peer.taken() == [[1, 2]]
+
+
+def test_a_question_that_waited_for_a_leader_is_answered_here_by_who_becomes_it() -> None:
+    cluster, _ = three_nodes(APPLIED, APPLIED)
+    n2 = cluster.benches["n2"]
+    n2.lead(None, 1)
+    peer = asked(cluster, "n2", "WAIT 2 0")
+    assert peer.taken() == []
+    view_of(n2, APPLIED, APPLIED)
+    cluster.elect("n2")
+    cluster.tell_all()
+    cluster.settle()
+    assert peer.taken() == [2]
+
+
+def test_who_led_for_a_moment_tells_what_is_certain() -> None:
+    cluster, _ = three_nodes(APPLIED, APPLIED)
+    n2 = cluster.benches["n2"]
+    n2.lead(None, 1)
+    peer = asked(cluster, "n2", "WAIT 5 900")
+    cluster.elect("n2")
+    cluster.tell_all()
+    cluster.settle()
+    n2.lead(None, 3)
+    cluster.pass_time(0.9)
+    assert peer.taken() == [1]
+
+
+def test_nobody_is_asked_for_a_caller_that_has_gone() -> None:
+    cluster, _ = three_nodes(APPLIED, APPLIED - 1)
+    peer = asked(cluster, "n2", "WAIT 2 0")
+    forwarder = cluster.benches["n2"].service.forwarder
+    sent = forwarder.calls_sent
+    cluster.pass_time(1.0)
+    cluster.settle()
+    assert forwarder.calls_sent == sent + 1, "the next piece"
+    peer.close()
+    for _ in range(3):
+        cluster.pass_time(1.0)
+        cluster.settle()
+    assert forwarder.calls_sent == sent + 1
+    assert forwarder.calls_pending == 0
