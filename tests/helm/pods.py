@@ -26,11 +26,16 @@ import redis
 
 from tests.helm.charts import RELEASE, ROOT, Manifest, one
 
-READY_SECONDS_MAX: Final = 60.0
+READY_SECONDS_MAX: Final = 120.0
 POLL_SECONDS: Final = 0.05
 PODS_MAX: Final = 7
 PASSWORD: Final = "correct horse"
 _ENTER: Final = 'mount --bind "$0" /etc/hosts && exec "$@"'
+
+
+def _path() -> str:
+    """Return a PATH on which python and redan are those of the tests, as they are those of the image in a pod."""
+    return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
 class Pod:
@@ -41,7 +46,9 @@ class Pod:
         self.address = address
         self.volume = folder / name
         self._folder = folder
-        (self._container,) = stateful_set["spec"]["template"]["spec"]["containers"]
+        pod_spec = stateful_set["spec"]["template"]["spec"]
+        (self._container,) = pod_spec["containers"]
+        self._grace_seconds = float(pod_spec["terminationGracePeriodSeconds"])
         self._process: subprocess.Popen[bytes] | None = None
         self.log_path = folder / f"{name}.log"
 
@@ -54,7 +61,7 @@ class Pod:
     def start(self) -> None:
         """Start the container, with an empty volume if there is none."""
         self.volume.mkdir(exist_ok=True)
-        environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "REDAN_LOG_FORMAT": "json"}
+        environment = {"PATH": _path(), "REDAN_LOG_FORMAT": "json"}
         for variable in self._container["env"]:
             is_name = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath") == "metadata.name"
             environment[variable["name"]] = self.name if is_name else self._placed(variable["value"])
@@ -99,10 +106,16 @@ class Pod:
         return redis.Redis(host=self.address, port=6379, password=PASSWORD, socket_timeout=30)
 
     def delete(self) -> int:
-        """Stop the container in order, and return its exit code; the volume stays."""
+        """Do what the kubelet does with a pod that is deleted, and return the exit code; the volume stays.
+
+        Raises subprocess.TimeoutExpired where the kubelet would kill.
+        """
         assert self._process is not None
+        deadline = time.monotonic() + self._grace_seconds
+        before = self._container["lifecycle"]["preStop"]["exec"]["command"]
+        subprocess.run(before, env={"PATH": _path()}, timeout=self._grace_seconds, check=True)
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(READY_SECONDS_MAX)
+        return self._process.wait(deadline - time.monotonic())
 
     def kill(self) -> None:
         """End the container at once; harmless if it has ended."""
@@ -170,7 +183,7 @@ class PodSet:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            env={"PATH": _path()},
             timeout=READY_SECONDS_MAX,
             check=False,
         )

@@ -56,7 +56,7 @@ def test_a_directory_is_taken_only_when_it_has_a_log(tmp_path: Path) -> None:
     assert start.has_log(tmp_path)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_pods_found_a_cluster_are_scaled_and_lose_a_volume(tmp_path: Path) -> None:
     options = ("--set", "snapshots.enabled=true")
     with PodSet(tmp_path, *options) as pods:
