@@ -1,7 +1,7 @@
 """Administration: who belongs to the cluster, and who leads it. Carried out on the leader, one change at a time.
 
 Order of a replacement: add (a learner, no vote) → it catches up → promote → remove the other one. A change is answered
-when its entry is applied here, so when a majority has it.
+when its entry is applied here, so when a majority has it, and when a majority of the new members knows that.
 
 Guarantees: a call that raises NotAppliedError changed nothing; OutcomeUnknownError says that it may have. A removal
 after which no majority would answer is refused unless forced.
@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+from kvservice.batch import Batch
 from kvservice.cluster.addresses import can_be_dialed
 from kvservice.cluster.errors import (
     ChangeInProgress,
@@ -30,6 +31,7 @@ from kvservice.errors import CommitTimeout, LeadershipLost, NotAppliedError, Ove
 from replication import errors as replication_errors
 from replication.core import membership
 from replication.core.membership import Change, ChangeKind, Refusal
+from replication.core.messages import EntryKind
 from replication.core.progress import Progress
 from replication.core.raft import Raft
 from replication.errors import ReplicationError
@@ -66,6 +68,9 @@ class AdministeredNode(Protocol):
 
     def change(self, changes: list[Change], done: Callable[[Exception | None], None]) -> None:
         """Propose a change of the members; ``done`` is told when it is applied, or what went wrong."""
+
+    def propose(self, kind: int, payload: bytes, batch: object) -> int:
+        """Append an entry; return its index."""
 
     def transfer(self, to: str) -> None:
         """Hand the leadership over to a voter."""
@@ -203,6 +208,19 @@ class Administration:
             error = refused
         if error is not None:
             raise self._translated(error) from error
+        await self._until_known(node)
+
+    async def _until_known(self, node: AdministeredNode) -> None:
+        """Wait until a majority of the new members knows that the change is committed: a later entry tells them.
+
+        Before they know, an election goes by the old members: of two, the one that is left would wait for the other
+        for ever, although a third has just been given a vote.
+        """
+        try:
+            index = node.propose(EntryKind.NOOP, b"", Batch())
+        except ReplicationError:
+            return  # The change is made, and who leads from here on knows of it, or finds out.
+        await _until(lambda: node.commit_index >= index or not node.is_leader, COMMIT_SECONDS)
 
     def _translated(self, error: Exception) -> RedanError:
         """Return what the caller is told of an error of the node or of the core."""

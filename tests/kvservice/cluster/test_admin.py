@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -32,6 +33,7 @@ from replication.core.membership import (
     Refusal,
 )
 from replication.core.membership import ChangeRefused as CoreRefused
+from replication.core.messages import EntryKind
 from replication.core.progress import Progress
 
 Done = Callable[[Exception | None], None]
@@ -52,7 +54,8 @@ class StandIn:
         self.is_silent = False
         self.transfers: list[str] = []
         self.refusal: Exception | None = None
-        """Of the next transfer."""
+        """Of the next transfer or proposal."""
+        self.proposed: list[tuple[int, bytes, int]] = []
         self.raft = SimpleNamespace(progress={name: self._progress(name) for name in ("n1", "n2", "n3", "n4")})
 
     @staticmethod
@@ -65,6 +68,16 @@ class StandIn:
         self.changes += changes
         if not self.is_silent:
             done(self.outcome)
+
+    def propose(self, kind: int, payload: bytes, batch: object) -> int:
+        if self.refusal is not None:
+            raise self.refusal
+        self.proposed.append((kind, payload, self.commit_index + 1))
+        asyncio.get_running_loop().call_later(0.02, self._commit)
+        return self.commit_index + 1
+
+    def _commit(self) -> None:
+        self.commit_index += 1
 
     def transfer(self, to: str) -> None:
         if self.refusal is not None:
@@ -108,7 +121,7 @@ async def test_a_learner_gets_a_vote_once_it_has_caught_up(setting: Setting) -> 
     await setting.admin.promote("n4")
     assert setting.node.changes == [Change(PROMOTE, "n4")]
     setting.node.raft.progress["n4"].match = 9
-    with pytest.raises(NotCaughtUp, match=r"n4 has 9 of 10 entries after .* s; try again"):
+    with pytest.raises(NotCaughtUp, match=r"n4 has 9 of 11 entries after .* s; try again"):
         await setting.admin.promote("n4", 0.05)
     setting.members.problems["n4"] = "connection refused"
     with pytest.raises(NotCaughtUp, match="it is not reached at n4:7401: connection refused"):
@@ -120,6 +133,17 @@ async def test_a_node_that_nobody_could_find_takes_no_members(setting: Setting) 
     with pytest.raises(ChangeRefused, match=r"this one is at 0\.0\.0\.0:7401: start it with advertise_peer_addr"):
         await setting.admin.add("n5", "n5:7401")
     assert setting.node.changes == []
+
+
+async def test_a_change_is_answered_once_a_later_entry_has_told_the_members_that_it_is_committed(
+    setting: Setting,
+) -> None:
+    await setting.admin.add("n5", "n5:7401")
+    assert setting.node.proposed == [(EntryKind.NOOP, b"", 11)]
+    assert setting.node.commit_index == 11
+    setting.node.refusal = replication_errors.NotLeading("n2")
+    await setting.admin.add("n6", "n6:7401")
+    assert setting.node.changes == [Change(ADD_LEARNER, name, f"{name}:7401") for name in ("n5", "n6")]
 
 
 async def test_a_removal_needs_a_majority_of_the_rest_that_answers(setting: Setting) -> None:
