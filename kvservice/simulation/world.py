@@ -98,13 +98,13 @@ class World:
         kinds = list(FAULTS)
         some_kinds = random.sample(kinds, random.randrange(3, len(kinds)))
         self.fault_kinds = list(conditions.faults) or some_kinds
-        self.fault_mean_us = conditions.fault_mean_us or random.choice((500_000, 2_000_000, 5_000_000, 10_000_000))
+        self.fault_mean_us = conditions.fault_mean_us or random.choice((1_000_000, 3_000_000, 10_000_000, 20_000_000))
         count = conditions.nodes or random.choice((1, 2, 3, 3, 3, 3, 4, 5, 5))
         self._founding = Configuration(tuple(self.add_host().name for _ in range(count)))
         self.configuration = self._founding
         self._burst_share = random.choice((0.0, 0.0, 0.02, 0.1))
         """Of the faults, those around which clients ask as often as they can: it is then that answers may be wrong."""
-        pause_us = conditions.pause_us or random.choice((300_000, 1_000_000, 3_000_000, 6_000_000))
+        pause_us = conditions.pause_us or random.choice((500_000, 2_000_000, 5_000_000, 10_000_000))
         self.clients = [
             Client(
                 f"c{number}",

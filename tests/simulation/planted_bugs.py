@@ -39,6 +39,8 @@ RESTLESS: Final = Conditions(3, ("partition", "kill", "transfer", "pause", "stor
 CROWD: Final = RESTLESS._replace(nodes=5)
 CUT_OFF: Final = Conditions(3, ("partition", "pause", "reset", "slow link"), 700_000, 20_000)
 """Leaders that do not know yet that they lead no more, under many reads."""
+DELAYED: Final = Conditions(3, ("storm", "slow link", "partition"), 400_000, 20_000, check_quorum=False)
+"""Leaders that are answered late, when others lead already."""
 FALLING: Final = Conditions(3, ("kill", "slow disk", "slow link"), 400_000, 20_000)
 """Leaders that end just after they have acknowledged something."""
 COMING_AND_GOING: Final = Conditions(5, ("members", "transfer", "partition"), 400_000, 200_000)
@@ -51,6 +53,7 @@ FORGETFUL: Final = Conditions(
 )
 
 WHERE: Final[dict[str, Conditions]] = {
+    "leader counts what its disk has not": FORGETFUL,
     "commits older terms by counting": CROWD,
     "counts learners": COMING_AND_GOING,
     "counts a removed leader": COMING_AND_GOING,
@@ -63,17 +66,14 @@ WHERE: Final[dict[str, Conditions]] = {
     "votes for shorter logs": RESTLESS,
     "pre votes count as votes": CROWD,
     "ignores quarantine": WORN,
-    "does not match logs": RESTLESS,
+    "does not match logs": CROWD,
     "truncates on any append": RESTLESS,
     "keeps a stale tail": RESTLESS,
     "commits what the leader did not send": RESTLESS,
     "heartbeats commit what is not matched": RESTLESS,
     "remembers the match of another term": CROWD,
-    "counts acknowledgements of earlier terms": CROWD._replace(faults=("partition", "transfer", "slow link", "storm")),
-    "sends to a lost peer at once": WORN,
-    "takes any snapshot": BEHIND,
     "reads without a round": CUT_OFF._replace(check_quorum=False),
-    "reads by answers to an earlier round": CUT_OFF,
+    "reads by answers to an earlier round": DELAYED,
     "reads before the no op is committed": FALLING,
     "begins without a no op": FALLING,
     "skips fsync": FORGETFUL,

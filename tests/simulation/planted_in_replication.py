@@ -15,11 +15,8 @@ from replication.core import candidate, follower, leader, sending
 from replication.core.log import RaftLog
 from replication.core.messages import (
     AppendEntries,
-    AppendReply,
     Entry,
     Heartbeat,
-    InstallSnapshot,
-    Message,
     ReadReady,
 )
 from replication.core.progress import Progress
@@ -127,48 +124,6 @@ def remembers_the_match_of_another_term() -> Planted:
         raft.matched_index = matched_index
 
     with patch.object(RaftState, "enter_term", keep_match):
-        yield
-
-
-@contextmanager
-def counts_acknowledgements_of_earlier_terms() -> Planted:
-    """An answer to an earlier leader moves a peer's progress."""
-    step = Raft.step
-
-    def step_late(raft: Raft, sender: str, message: Message) -> None:
-        if type(message) is AppendReply and message.term < raft.term and raft.role is Role.LEADER:
-            message = message._replace(term=raft.term)
-        step(raft, sender, message)
-
-    with patch.object(Raft, "step", step_late):
-        yield
-
-
-@contextmanager
-def sends_to_a_lost_peer_at_once() -> Planted:
-    """A peer whose disk is lost is believed to hold what it had acknowledged."""
-
-    def peer_lost_entries(raft: Raft, peer: str, progress: Progress, _message: AppendReply) -> None:
-        progress.lost_seen = True
-        progress.resume()
-
-    with patch.object(leader, "peer_lost_entries", peer_lost_entries):
-        yield
-
-
-@contextmanager
-def takes_any_snapshot() -> Planted:
-    """A snapshot takes the place of a log that holds more."""
-
-    def install_snapshot(raft: Raft, sender: str, message: InstallSnapshot) -> None:
-        follower.follow(raft, sender)
-        raft.log.committed = min(raft.log.committed, message.last_index - 1)
-        raft.log.restore(message.last_index, message.last_term)
-        raft.use_configuration(message.configuration)
-        raft.snapshot = message
-        follower.acknowledge(raft, sender, raft.log.committed, 0)
-
-    with patch.dict(HANDLERS[Role.FOLLOWER], {InstallSnapshot: install_snapshot}):
         yield
 
 

@@ -10,7 +10,7 @@ from kvservice.simulation.report import simulate
 from tests.simulation.planted_bugs import PLANTED_BUGS, WHERE, catch, line_of, summary
 
 SEEDS_MAX = 25
-SECONDS = 40.0
+SECONDS = 30.0
 REPORT = Path("build/planted_bugs.txt")
 
 
