@@ -235,7 +235,7 @@ class Config(BaseModel):
     )  # fmt: skip
     key_bytes_max: Size = _clients(64 * KB, "Longest key.", unit="bytes", mutable=True, ge=1, le=512 * MB)
     value_bytes_max: Size = _clients(
-        16 * MB, "Longest value, and longest argument of a command.", unit="bytes", mutable=True,
+        16 * MB, "Longest value that a command may make, and longest argument.", unit="bytes", mutable=True,
         aliases=("proto-max-bulk-len",), ge=KB, le=512 * MB,
     )  # fmt: skip
     query_buffer_bytes_max: Size = _clients(

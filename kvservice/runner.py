@@ -12,8 +12,10 @@ from time import perf_counter_ns, time_ns
 
 from kvservice.admission import REFUSED
 from kvservice.batch import Batch, Call
+from kvservice.commands.lookup import raw_of
 from kvservice.commands.reply import ErrorReply, Reply
 from kvservice.commands.table import Args, Command
+from kvservice.keyspace.database import StampNeeded
 from kvservice.keyspace.machine import Machine
 from kvservice.session import NO_LANE, Session
 from kvservice.stats import Stats
@@ -104,6 +106,15 @@ class Runner:
                 session.deliver(replies)
                 call = call._replace(rows=call.rows[answered:], commands=call.commands[answered:])
             self.wait_for_time(call)
+
+    def length_of(self, db: int, key: bytes) -> int:
+        """Return how many bytes the string at a key has, without what is not applied yet; 0 if there is none."""
+        machine = self.machine
+        machine.begin_read(self.wall_clock_ms())
+        try:
+            return len(raw_of(machine.databases[db].get(key)))
+        except StampNeeded:
+            return 0
 
     # -- applying -----------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ Reference: Raft thesis, section 6.4 (linearizable reads; one voter needs no roun
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from operator import itemgetter
 from secrets import token_hex
@@ -137,8 +138,9 @@ class Service:
             listener(fields)
 
     def _leader_changed(self) -> None:
-        """Take over who decides about memory: the leader alone."""
+        """Take over who decides about memory and the length of values: the leader alone."""
         self._maxmemory = 0 if self.router.is_away else self.config.maxmemory
+        self._value_bytes_max = 0 if self.router.is_away else self.config.value_bytes_max
 
     def after(self, seconds: float, act: Callable[[], None]) -> None:
         """Call ``act`` once on the event loop, later."""
@@ -277,8 +279,10 @@ class Service:
                 # A subcommand is counted, and checked, by its own row.
                 row = leaf(row, args) if row.subcommands else row
                 error = refusal(row, args, session, self.refusal, self._key_bytes_max)
-            except RequestError as unknown:
-                error = unknown
+                if error is None and row.check_growth is not None and self._value_bytes_max:
+                    row.check_growth(args, partial(self.runner.length_of, session.db), self._value_bytes_max)
+            except RequestError as refused:
+                error = refused
             if session.kind == "remote" and not row.is_data and row.name not in ASKED_OF_LEADER:
                 error = RequestError(f"'{row.name}' is a matter of the node that is asked")
             if error is None and row.is_write and self._node.bytes_pending > QUEUED_BYTES_MAX:

@@ -6,11 +6,12 @@ Reference: the Redis command pages of BITFIELD and BITFIELD_RO.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from kvservice.commands.context import Context
 from kvservice.commands.lookup import current_string, raw_of, read_string, writable
-from kvservice.commands.options import SYNTAX_ERROR, bit_offset, integer
+from kvservice.commands.options import BAD_BIT_OFFSET, SYNTAX_ERROR, bit_offset, integer
 from kvservice.commands.reply import Reply
 from kvservice.commands.rows import Family
 from kvservice.commands.table import ONE_KEY, Args
@@ -157,6 +158,13 @@ def bitfield(ctx: Context, args: Args) -> Reply:
     ]
 
 
+def check_bitfield(args: Args, _length_of: Callable[[bytes], int], bytes_max: int) -> None:
+    """Raise RequestError if BITFIELD would make a string too long, or is no BITFIELD."""
+    for operation in operations_of(args):
+        if operation.word != b"GET" and operation.offset + operation.width.bits > bytes_max * 8:
+            raise RequestError(BAD_BIT_OFFSET)
+
+
 def bitfield_ro(ctx: Context, args: Args) -> Reply:
     """Read integers within a string."""
     operations = operations_of(args)
@@ -178,6 +186,7 @@ ROWS: Final = [
         "3.2.0",
         "Reads and changes integers within a string.",
         _COST,
+        check_growth=check_bitfield,
     ),
     _row(
         "bitfield_ro",

@@ -7,11 +7,12 @@ Reference: the Redis command pages of the bitmap group. BITFIELD is in ``bitfiel
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from kvservice.commands.context import Context
 from kvservice.commands.lookup import current_string, raw_of, read_string, writable
-from kvservice.commands.options import SYNTAX_ERROR, bit_offset, integer
+from kvservice.commands.options import BAD_BIT_OFFSET, SYNTAX_ERROR, bit_offset, integer
 from kvservice.commands.reply import Reply
 from kvservice.commands.rows import Family
 from kvservice.commands.table import ONE_KEY, Args, KeySpec
@@ -40,6 +41,12 @@ def setbit(ctx: Context, args: Args) -> Reply:
     else:
         buffer[byte] &= ~mask & 255
     return 1 if was_set else 0
+
+
+def check_setbit(args: Args, _length_of: Callable[[bytes], int], bytes_max: int) -> None:
+    """Raise RequestError if SETBIT would make a string too long, or is no SETBIT."""
+    if bit_offset(args[2]) >= bytes_max * 8:
+        raise RequestError(BAD_BIT_OFFSET)
 
 
 def getbit(ctx: Context, args: Args) -> Reply:
@@ -183,7 +190,16 @@ _OF_READ: Final = "O(N) where N is the number of bytes looked at"
 _OF_ALL: Final = "O(N) where N is the number of bytes of all strings"
 
 ROWS: Final = [
-    _row("setbit", setbit, 4, "write denyoom", ONE_KEY, "2.2.0", "Sets or clears one bit of a string."),
+    _row(
+        "setbit",
+        setbit,
+        4,
+        "write denyoom",
+        ONE_KEY,
+        "2.2.0",
+        "Sets or clears one bit of a string.",
+        check_growth=check_setbit,
+    ),
     _row("getbit", getbit, 3, "readonly fast", ONE_KEY, "2.2.0", "Returns one bit of a string."),
     _row("bitcount", bitcount, -2, "readonly", ONE_KEY, "2.6.0", "Counts the set bits of a string.", _OF_READ),
     _row("bitpos", bitpos, -3, "readonly", ONE_KEY, "2.8.7", "Finds the first set or clear bit.", _OF_READ),

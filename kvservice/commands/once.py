@@ -58,10 +58,15 @@ def rows(find: Callable[[bytes], Command | None]) -> list[Command]:
         row, command = inner(args)
         return row.keys_of(command)
 
+    def check_growth(args: Args, length_of: Callable[[bytes], int], bytes_max: int) -> None:
+        row, command = inner(args)
+        if row.check_growth is not None:
+            row.check_growth(command, length_of, bytes_max)
+
     return [
         Command(
             name.decode().lower(), run, -(COMMAND_AT + 1), flags(words), group="generic", since="7.2.0",
-            summary="Runs a write once for a request id.", find_keys=keys_of, quick=False,
+            summary="Runs a write once for a request id.", find_keys=keys_of, quick=False, check_growth=check_growth,
         )
         for name, words in ((ONCE, "write"), (GROWING, "write denyoom"))
     ]  # fmt: skip

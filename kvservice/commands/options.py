@@ -45,9 +45,9 @@ def bit_offset(text: bytes, bits_per_step: int = 0) -> int:
     return offset
 
 
-def check_length(size: int, added: int) -> None:
-    """Raise RequestError if ``size + added`` bytes are more than a string may have."""
-    if size + added > STRING_BYTES_MAX:
+def check_length(size: int, added: int, bytes_max: int | None = None) -> None:
+    """Raise RequestError if ``size + added`` bytes are more than ``bytes_max``, or than any string may have."""
+    if size + added > (STRING_BYTES_MAX if bytes_max is None else bytes_max):
         raise RequestError(TOO_LONG)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvservice.commands.table import Command, GroupHandler, Handler, KeySpec, flags
+from kvservice.commands.table import Command, GroupHandler, GrowthCheck, Handler, KeySpec, flags
 
 IMPLIED_CATEGORIES: Final = {
     "write": ("write",),
@@ -44,6 +44,7 @@ class Family:
         complexity: str = "O(1)",
         run_group: GroupHandler | None = None,
         quick: bool | None = None,
+        check_growth: GrowthCheck | None = None,
     ) -> Command:
         """Return the row of one command of this family; ``words`` are its flags."""
         its_flags = flags(words)
@@ -66,4 +67,5 @@ class Family:
             frozenset(categories),
             run_group=run_group,
             quick=quick,
+            check_growth=check_growth,
         )

@@ -6,6 +6,7 @@ Reference: the Redis command pages of the string group. Counters are in ``counte
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from kvservice.commands.context import Context
@@ -247,6 +248,17 @@ def getrange(ctx: Context, args: Args) -> Reply:
     return bytes(raw[first : last + 1])
 
 
+def check_append(args: Args, length_of: Callable[[bytes], int], bytes_max: int) -> None:
+    """Raise RequestError if APPEND would make a string too long."""
+    check_length(length_of(args[1]), len(args[2]), bytes_max)
+
+
+def check_setrange(args: Args, _length_of: Callable[[bytes], int], bytes_max: int) -> None:
+    """Raise RequestError if SETRANGE would make a string too long, or is no SETRANGE."""
+    if args[3] and (offset := integer(args[2])) >= 0:
+        check_length(offset, len(args[3]), bytes_max)
+
+
 def setrange(ctx: Context, args: Args) -> Reply:
     """Overwrite part of a string from an offset on, with zero bytes before it where needed; answer the new length."""
     key, text = args[1], args[3]
@@ -317,11 +329,31 @@ ROWS: Final = [
     _row("mset", mset, -3, "write denyoom", PAIRS, "1.0.1", "Stores several strings at once.", OF_KEYS),
     _row("msetnx", msetnx, -3, "write denyoom", PAIRS, "1.0.1", "Stores several strings if no key exists.", OF_KEYS),
     # The first time, the string is copied to where it can grow: as much work as it is long.
-    _row("append", append, 3, "write denyoom fast", ONE_KEY, "2.0.0", "Appends to a string.", quick=False),
+    _row(
+        "append",
+        append,
+        3,
+        "write denyoom fast",
+        ONE_KEY,
+        "2.0.0",
+        "Appends to a string.",
+        quick=False,
+        check_growth=check_append,
+    ),
     _row("strlen", strlen, 2, "readonly fast", ONE_KEY, "2.2.0", "Returns the length of a string in bytes."),
     _row("getrange", getrange, 4, "readonly", ONE_KEY, "2.4.0", "Returns part of a string.", _OF_PART),
     _row(
         "substr", getrange, 4, "readonly", ONE_KEY, "1.0.0", "Returns part of a string (GETRANGE's old name).", _OF_PART
     ),
-    _row("setrange", setrange, 4, "write denyoom", ONE_KEY, "2.2.0", "Overwrites part of a string.", _OF_WRITTEN),
+    _row(
+        "setrange",
+        setrange,
+        4,
+        "write denyoom",
+        ONE_KEY,
+        "2.2.0",
+        "Overwrites part of a string.",
+        _OF_WRITTEN,
+        check_growth=check_setrange,
+    ),
 ]

@@ -28,6 +28,9 @@ GroupHandler = Callable[[Any, list[Args]], list[Reply] | None]
 """Runs a group of commands of one row and one length; raises nothing. None leaves the group to ``run``: nothing was
 changed or counted then."""
 KeyFinder = Callable[[Args], Sequence[bytes]]
+GrowthCheck = Callable[[Args, Callable[[bytes], int], int], None]
+"""Raises RequestError if the command would make a value longer than so many bytes; the function in between tells how
+long the value at a key is now. Says nothing of arguments that the command itself refuses."""
 
 
 class Plane(Enum):
@@ -73,13 +76,15 @@ class Command:
     """Does what ``run`` does for each of many; only where the calls in between would cost more than the work."""
     quick: bool | None = None
     """Whether the work depends on nothing but the bytes of the command itself; None: what the flag ``fast`` says."""
+    check_growth: GrowthCheck | None = None
+    """Where a value can become longer than the longest argument: asked before the command is proposed."""
     subcommands: dict[bytes, Command] = field(default_factory=dict)
     arity_min: int = field(init=False)
     arity_max: int = field(init=False)
     is_write: bool = field(init=False)
     is_data: bool = field(init=False)
     is_plain: bool = field(init=False)
-    """Of the data plane and without subcommands: what the hot path takes."""
+    """Of the data plane, without subcommands and without a check of its own: what the hot path takes."""
     needs_leader: bool = field(init=False)
     """Whether it reads or changes data, so that a round or the leader decides when it runs; PING does not."""
     deny_oom: bool = field(init=False)
@@ -92,7 +97,7 @@ class Command:
         fixed(self, "arity_max", self.arity if self.arity > 0 else 1 << 31)
         fixed(self, "is_write", "write" in self.flags)
         fixed(self, "is_data", self.plane is Plane.DATA)
-        fixed(self, "is_plain", self.is_data and not self.subcommands)
+        fixed(self, "is_plain", self.is_data and not self.subcommands and self.check_growth is None)
         fixed(self, "needs_leader", self.is_write or "readonly" in self.flags)
         fixed(self, "deny_oom", "denyoom" in self.flags)
         fixed(self, "is_quick", "fast" in self.flags if self.quick is None else self.quick)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kvservice.commands.options import BAD_BIT_OFFSET, TOO_LONG
 from kvservice.commands.reply import OK, ErrorReply, Pending
 from kvservice.errors import Loading
 from tests.kvservice.fake_node import Bench, Peer, resp, texts
@@ -84,6 +85,36 @@ def test_a_key_that_is_too_long_is_refused_and_a_long_value_is_not() -> None:
     assert texts(bench.run(peer, f"SET {long} v")) == [refused]
     assert texts(bench.run(peer, f"SET k {long}")) == ["OK"]
     assert texts(bench.run(peer, "SET kkkkkkkk v")) == ["OK"]
+
+
+@pytest.mark.parametrize(
+    ("fits", "answer", "grows", "says"),
+    [
+        ("APPEND k 1234", 1024, "APPEND k x", TOO_LONG),
+        ("SETRANGE k 1023 x", 1024, "SETRANGE k 1023 xy", TOO_LONG),
+        ("SETRANGE k 0 x", 1020, "SETRANGE new 1024 x", TOO_LONG),
+        ("SETBIT k 8191 1", 0, "SETBIT k 8192 1", BAD_BIT_OFFSET),
+        ("BITFIELD k SET u8 #1023 1 GET u8 9000", [0, 0], "BITFIELD k SET u8 8185 1", BAD_BIT_OFFSET),
+    ],
+)
+def test_a_value_does_not_grow_beyond_what_may_be_sent(fits: str, answer: object, grows: str, says: str) -> None:
+    bench = Bench(value_bytes_max=1024, key_bytes_max=100)
+    peer = bench.peer()
+    bench.run(peer, "SET k " + "v" * 1020)
+    assert bench.run(peer, fits) == [answer]
+    proposed = bench.payloads()
+    assert texts(bench.run(peer, grows)) == [f"ERR {says}"]
+    assert bench.payloads() == proposed
+
+
+def test_the_length_of_a_value_that_has_expired_does_not_count() -> None:
+    bench = Bench(value_bytes_max=1024, key_bytes_max=100)
+    peer = bench.peer()
+    bench.run(peer, "SET k " + "v" * 1024 + " PX 5")
+    bench.service.runner.wall_clock_ms = lambda: bench.service.runner.stamp_ms + 5
+    bench.send(peer, "APPEND k x")
+    bench.turn()
+    assert bench.payloads()[1:] == [resp("APPEND k x")]
 
 
 def test_too_much_that_waits_for_the_disk_refuses_writes_and_not_reads() -> None:
