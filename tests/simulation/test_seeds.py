@@ -8,7 +8,8 @@ import pytest
 
 from kvservice.simulation import process
 from kvservice.simulation.report import simulate, total_line
-from kvservice.simulation.world import World
+from kvservice.simulation.world import ANY, Conditions, World
+from tests.simulation.planted_bugs import CROWD
 
 SEEDS = range(1, 31)
 SECONDS = 120.0
@@ -37,8 +38,8 @@ def test_a_seed_that_failed_once_does_not_fail_again(seed: int, seconds: float, 
     assert report.failure is None, f"{why}, once. Now: {report.failure.reason}\n{report.failure.detail}"
 
 
-def trace_of(seed: int) -> tuple[list[str], int, int]:
-    world = World(seed)
+def trace_of(seed: int, conditions: Conditions = ANY) -> tuple[list[str], int, int]:
+    world = World(seed, conditions)
     world.run(40)
     return world.events(), world.network.sent, world.ledger.acknowledged
 
@@ -49,6 +50,6 @@ def test_a_seed_says_all_that_happens() -> None:
 
 
 def test_ticks_that_are_slept_through_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    slept = trace_of(2)
+    slept = [trace_of(seed, CROWD) for seed in range(3)]
     monkeypatch.setattr(process, "idle_ticks", lambda _node: 0)
-    assert trace_of(2) == slept
+    assert [trace_of(seed, CROWD) for seed in range(3)] == slept
