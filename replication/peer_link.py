@@ -42,6 +42,9 @@ STEADY_SECONDS: Final = 1.0
 STATUS_SECONDS: Final = 0.5
 """The status of a stream follows its end at once, or never."""
 
+WRITE_CUT_SHORT: Final = "Internal error from Core"
+"""What gRPC's Python layer says of a write into a stream that is being refused; the refusal itself it has lost then."""
+
 RawStream = grpc.aio.StreamStreamCall[bytes, bytes]
 
 
@@ -289,4 +292,6 @@ async def _reason(call: RawStream) -> str:
             code, details = await call.code(), await call.details()
     except TimeoutError:
         return "the stream cannot be written any more"
+    if details == WRITE_CUT_SHORT:
+        return "the other side ended it before it had read what was sent"
     return f"{code.name}: {details}" if details else code.name

@@ -7,11 +7,13 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
+
+import grpc
 
 from replication.core.membership import Configuration
 from replication.core.messages import AppendEntries, Entry, EntryKind, Heartbeat, Message, RequestVote
-from replication.peer_link import HELD_MESSAGES_MAX
+from replication.peer_link import HELD_MESSAGES_MAX, WRITE_CUT_SHORT, _reason
 from replication.peers import PeerEvent
 from replication.wire import StateDigest
 from tests.harness.peer_nodes import QUICK, PeerNode, Proxy, closed_port, until
@@ -268,6 +270,17 @@ async def test_a_peer_that_names_a_wrong_address_is_reached_where_the_configurat
             proxy.cut()
             await until(lambda: n1.peers.links["n2"].counts.connects == 2)
             assert n1.peers.address_of("n2") == proxy.address
+
+
+async def test_a_refusal_that_cut_a_write_short_is_told_in_words() -> None:
+    class Refused:
+        async def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.INTERNAL
+
+        async def details(self) -> str:
+            return WRITE_CUT_SHORT
+
+    assert await _reason(cast(Any, Refused())) == "the other side ended it before it had read what was sent"
 
 
 class NameServer(asyncio.DatagramProtocol):
