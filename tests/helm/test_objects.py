@@ -181,6 +181,8 @@ def test_only_nodes_of_the_release_reach_the_port_between_nodes() -> None:
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
     rules = [rule for rule in policy["ingress"] if {"port": "grpc-peer"} in rule["ports"]]
     assert [rule["from"] for rule in rules] == [[{"podSelector": policy["podSelector"]}]]
+    # They ask each other for the members before they start, whoever else may be a client.
+    assert {"port": "grpc-client"} in rules[0]["ports"]
     assert all(rule["ports"] for rule in policy["ingress"]), "a rule without ports would open all of them"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,7 +93,7 @@ def test_every_part_of_the_schema_is_closed_where_the_names_are_the_chart_s() ->
 
 
 @pytest.mark.parametrize("name", CI_FILES)
-def test_a_node_takes_the_settings_file_that_the_chart_writes(name: str, tmp_path: Any) -> None:
+def test_a_node_takes_the_settings_file_that_the_chart_writes(name: str, tmp_path: Path) -> None:
     settings = one("ConfigMap", *ci_options(name), ends="-settings")["data"]["redan.toml"]
     (tmp_path / "redan.toml").write_text(settings)
     loaded = load_config({}, {"REDAN_CONFIG": str(tmp_path / "redan.toml")})
@@ -100,9 +101,13 @@ def test_a_node_takes_the_settings_file_that_the_chart_writes(name: str, tmp_pat
     assert {field for field, origin in loaded.origins.items() if origin.startswith("file")} == set(wanted)
 
 
-def test_whole_numbers_reach_the_settings_file_as_they_are() -> None:
-    options = ("--set", "settings.maxclients=1000000,settings.maxmemory=4294967296,settings.grpc_reflection=false")
-    lines = one("ConfigMap", *options, ends="-settings")["data"]["redan.toml"].splitlines()
+def test_whole_numbers_reach_the_settings_file_as_they_are(tmp_path: Path) -> None:
+    # From a file: there every number is a float to Helm, and those of --set are not.
+    values = {"maxclients": 1_000_000, "maxmemory": 4_294_967_296, "grpc_reflection": False}
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump({"settings": values}))
+    lines = one("ConfigMap", "--values", str(tmp_path / "values.yaml"), ends="-settings")["data"][
+        "redan.toml"
+    ].splitlines()
     assert {"maxclients = 1000000", "maxmemory = 4294967296", "grpc_reflection = false"} <= set(lines)
 
 
