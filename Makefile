@@ -72,9 +72,10 @@ proto-check: install ## Are the committed stubs what the generator makes?
 	PATH="$(CURDIR)/$(BIN):$$PATH" proto/generate.sh --check
 
 .PHONY: config-files
-config-files: install ## Generate .env.example and redan.toml from the settings
+config-files: install ## Generate .env.example, redan.toml and what the chart says of settings
 	$(BIN)/redan config example --format env >.env.example
 	$(BIN)/redan config example --format toml >redan.toml
+	PYTHONPATH=. $(BIN)/python helm/redan/generate.py
 
 .PHONY: config-check
 config-check: install ## Are the committed .env.example and redan.toml what the generator makes?
