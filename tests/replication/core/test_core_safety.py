@@ -350,10 +350,11 @@ def test_a_late_acknowledgement_does_not_end_a_probe() -> None:
     raft = established(node())
     raft.peer_unreachable("n2")
     assert raft.progress["n2"].match == 1
-    raft.step("n2", AppendReply(1, True, 0, 0, 0, 0))
-    assert raft.progress["n2"].state is ProgressState.PROBE
-    raft.step("n2", AppendReply(1, True, 1, 0, 0, 0))
-    assert raft.progress["n2"].state is ProgressState.REPLICATE
+    states: list[ProgressState] = []
+    for index in (0, 1):
+        raft.step("n2", AppendReply(1, True, index, 0, 0, 0))
+        states.append(raft.progress["n2"].state)
+    assert states == [ProgressState.PROBE, ProgressState.REPLICATE]
 
 
 def test_a_peer_that_reaches_the_base_by_itself_needs_no_snapshot() -> None:
