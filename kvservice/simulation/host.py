@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from kvservice.simulation.clients import Client, ClientSession
 from kvservice.simulation.disk import PowerCut, SimulatedDisk
@@ -35,13 +35,6 @@ class Killed(BaseException):
 
 def _nothing() -> None:
     """Let a process only catch up."""
-
-
-class Trace(Protocol):
-    """Where hosts tell what happens."""
-
-    def __call__(self, text: str, *details: object) -> None:
-        """Note an event; the details are formatted only if somebody reads the trace."""
 
 
 class Host:

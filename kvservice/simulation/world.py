@@ -26,6 +26,7 @@ from kvservice.simulation.network import Network, Weather
 from kvservice.simulation.rules import RuleBroken, Rules, digest_of
 from replication.core.membership import Change, ChangeKind, Configuration
 from replication.core.raft import Role, Settings
+from replication.errors import ReplicationError
 
 SECOND_US: Final = 1_000_000
 CORE_SECONDS: Final = 30
@@ -256,7 +257,7 @@ class World:
         def ask() -> None:
             try:
                 process.node.transfer(to)
-            except (ValueError, Exception) as error:
+            except (ValueError, ReplicationError) as error:
                 self.trace("%s does not hand over: %s", leader.name, error)
 
         leader.enter(process, ask)

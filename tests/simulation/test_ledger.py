@@ -98,3 +98,12 @@ def test_a_cell_waits_for_its_operations_before_its_last_read() -> None:
     assert ledger.last_read("r") is None
     ledger.answered(asked, memory.run(asked))
     assert ledger.last_read("r") is not None
+
+
+def test_who_only_reads_is_given_reads_of_whole_cells() -> None:
+    ledger = Ledger(Random(2))
+    for _ in range(200):
+        asked = ledger.next("c", only_reads=True)
+        assert asked.is_read
+        assert [args[1] for args in asked.commands] == list(asked.cell.keys)
+        ledger.answered(asked, [None] * len(asked.commands))
