@@ -10,7 +10,7 @@ from kvservice.simulation.report import simulate
 from kvservice.simulation.world import ANY
 from tests.simulation.planted_bugs import FIRST_SEED, PLANTED_BUGS, WHERE, catch, line_of, summary
 
-SEEDS_MAX = 25
+SEEDS_MAX = 60
 SECONDS = 30.0
 REPORT = Path("build/planted_bugs.txt")
 
