@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import statistics
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -42,7 +41,8 @@ def environment(data_directory: Path = ROOT) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             "redan": _package_version("redan"),
-            "redis-server": _redis_version(),
+            "redis-server": _program_version("redis-server", r"v=(\S+)"),
+            "etcd": _program_version("etcd", r"Version: (\S+)"),
             **{name: _package_version(name) for name in PACKAGES},
         },
     }
@@ -114,8 +114,8 @@ def _cpu_model() -> str:
     return match[1] if match else platform.processor()
 
 
-def _redis_version() -> str:
-    found = re.search(r"v=(\S+)", _output("redis-server", "--version")) if shutil.which("redis-server") else None
+def _program_version(name: str, pattern: str) -> str:
+    found = re.search(pattern, _output(name, "--version"))
     return found[1] if found else "not installed"
 
 
