@@ -105,8 +105,8 @@ pytest: install chart-tools ## The test suite alone; PYTEST_ARGS="-k name" narro
 .PHONY: nightly
 nightly: install ## What takes too long for each change; FAILOVERS=200 SEED=1000 RUNS=1000 HOURS=0.1
 	$(BIN)/redan simulate --seed $(SEED) --runs $(RUNS) --hours $(HOURS)
-	$(BIN)/python -m tests.simulation.planted_bugs
 	TEST_FAILOVERS=$(FAILOVERS) $(BIN)/python -m pytest -s tests/system/test_failovers.py
+	$(BIN)/python -m tests.simulation.planted_bugs
 
 .PHONY: core-coverage
 core-coverage: install ## Do the tests of the consensus core alone take every branch of it?

@@ -35,7 +35,7 @@ class Settings(NamedTuple):
     """Sent to one peer and not acknowledged: a round trip of 10 ms at more than 1 GB/s."""
     coalesce_bytes: int = 64 << 10
     """While a peer owes an acknowledgement, fewer bytes than this wait for it, or for the next tick, and go together:
-    every message costs both ends about as much as 20 entries do. 0 sends everything at once."""
+    a message costs both ends far more than an entry in it does. 0 sends everything at once."""
     uncommitted_bytes_max: int = 256 << 20
     """Proposed and not applied, so that a leader without its majority does not fill the memory."""
     memory_bytes_max: int = 32 << 20

@@ -7,6 +7,7 @@ Leaves to the caller: running simulations (`catch`), and what counts as quick en
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from statistics import median
@@ -168,4 +169,4 @@ def search_anywhere() -> int:
 
 
 if __name__ == "__main__":
-    print(f"{search_anywhere()} not found")
+    sys.exit(f"{missed} were not found" if (missed := search_anywhere()) else 0)
