@@ -5,7 +5,8 @@ run at once, so that many batches wait for the same commit.
 
 Guarantees: one response for each batch, in order, with one value for each command. What went wrong with the stream is
 said after the responses to all batches before. A client that does not read is not read from: at most ``BATCHES_MAX``
-batches of ``BATCH_BYTES`` together (or one, if it is longer) wait for their replies or to be read.
+batches of ``BATCH_BYTES`` together (or one, if it is longer) wait for their replies or to be read. A stream that others
+end is told so after the response that is under way.
 Leaves to the caller: admission of the call and its end.
 
 Hot: per command 540 ns to decode, 40 ns to check and 90 ns to encode the reply, of 1.8 us for a SET all in all (batches
@@ -69,6 +70,7 @@ class Pipeline:
         self._room = Event()
         self._database = 0
         """What the last batch selected, perhaps not yet in effect."""
+        self._is_writing = False
 
     async def serve(self) -> None:
         """Run the stream to its end. Raise what the client did wrong, or SessionEnded."""
@@ -76,11 +78,17 @@ class Pipeline:
         with self._edge.session(self._context) as session:
             task = current_task()
             assert task is not None
-            session.on_killed = task.cancel
+
+            def end() -> None:
+                # gRPC refuses the status of a call whose first message is under way: the writer ends it after that.
+                if not self._is_writing:
+                    task.cancel()
+
+            session.on_killed = end
             sessions[session.id] = session
             reader: Task[None] = self._loop.create_task(self._read(session))
             try:
-                await self._write()
+                await self._write(session)
             finally:
                 sessions.pop(session.id, None)
                 reader.cancel()
@@ -139,7 +147,7 @@ class Pipeline:
             replies.set_result([])
         return Batch(request.batch_id, size_bytes, replies, refused, selects)
 
-    async def _write(self) -> None:
+    async def _write(self, session: ApiSession) -> None:
         get, write = self._batches.get, self._context.write
         limit_bytes = self._gate.message_bytes_max - HEADER_BYTES
         while (batch := await get()) is not None:
@@ -151,7 +159,11 @@ class Pipeline:
             for position, error in batch.refused:
                 replies.insert(position, ErrorReply(error))
             head = kv_pb2.PipelineResponse(header=self._edge.header(), batch_id=batch.batch_id)
+            self._is_writing = True
             await write(head.SerializeToString() + encode_values(replies, limit_bytes))
+            self._is_writing = False
+            if session.is_closed:
+                raise SessionEnded
             self._bytes -= batch.size_bytes
             self._gate.give_back(batch.size_bytes)
             self._room.set()

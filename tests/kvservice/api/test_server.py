@@ -208,3 +208,23 @@ async def test_a_stopping_server_ends_idle_streams_by_itself(node: Node) -> None
     failure = await failure_of(call.read())
     assert failure.code.name == "ABORTED"
     await until(lambda: not running.service.sessions)
+
+
+async def test_a_stream_ended_while_its_first_response_is_sent_is_told_so_after_it() -> None:
+    async with (
+        serving(grpc_max_message_bytes=20_000_000) as (running, _),
+        running.channel(max_receive_message_length=20_000_000) as channel,
+    ):
+        call = Client(channel).kv.Pipeline()
+        # What is long is under way for some turns of the loop.
+        await call.write(kv_pb2.PipelineRequest(commands=[kv_pb2.Command(args=[b"ECHO", bytes(16_000_000)])]))
+        sessions = running.service.sessions
+        await until(lambda: any(session.last_command == "echo" for session in sessions.values()))
+        for session in list(sessions.values()):
+            session.close()
+        response = await call.read()
+        assert isinstance(response, kv_pb2.PipelineResponse)
+        assert len(response.values[0].bulk) == 16_000_000
+        failure = await failure_of(asyncio.wait_for(call.read(), 10))
+        assert failure.code.name == "ABORTED"
+        await until(lambda: not sessions)
