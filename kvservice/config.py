@@ -247,6 +247,9 @@ class Config(BaseModel):
         mutable=True, ge=MB, le=16 * GB,
     )  # fmt: skip
     requirepass: Secret = _clients("", "Password that clients must give; empty = none.", mutable=True, secret=True)
+    protected_mode: Switch = _clients(
+        True, "Whether only callers on this machine are served while there is no password.", mutable=True
+    )
     enable_debug_command: DebugMode = _clients(
         "no", "Who may use DEBUG: no = nobody, local = connections from this machine, yes = everybody."
     )

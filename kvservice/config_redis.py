@@ -78,6 +78,7 @@ _ROWS: Final = (
     _plain("client-query-buffer-limit", "query_buffer_bytes_max"),
     RedisSetting("client-output-buffer-limit", "output_buffer_bytes_max", _write_output_limit),
     RedisSetting("latency-tracking", "latency_tracking", lambda config: format_switch(config.latency_tracking)),
+    RedisSetting("protected-mode", "protected_mode", lambda config: format_switch(config.protected_mode)),
     RedisSetting("loglevel", "log_level", lambda config: _LEVELS_PRINTED[config.log_level]),
     RedisSetting("appendfsync", "fsync", lambda config: _FSYNC_PRINTED[config.fsync]),
     RedisSetting("dir", "data_dir", lambda config: str(Path.cwd() / config.data_dir)),

@@ -197,7 +197,11 @@ class NodeMetrics(Collector):
         yield _gauge("redan_connected_clients", "Callers connected now.", len(service.sessions))
         yield _gauge("redan_clients_max", "Most Redis connections at one time (maxclients).", service.config.maxclients)
         yield _counter("redan_connections_received", "Connections accepted.", stats.connections_received)
-        yield _counter("redan_connections_rejected", "Connections refused at maxclients.", stats.rejected_connections)
+        yield _counter(
+            "redan_connections_rejected",
+            "Connections refused at maxclients or by protected mode.",
+            stats.rejected_connections,
+        )
         yield _counter("redan_network_receive_bytes", "Bytes received from clients.", stats.net_input_bytes)
         yield _counter("redan_network_transmit_bytes", "Bytes sent to clients.", stats.net_output_bytes)
 

@@ -1,8 +1,8 @@
 """What every call goes through, whatever it asks: admission, decoding, counting, and errors as status.
 
-Order: admission (authentication, then requests in memory) → decoding → the call → encoding → counting. Methods are
-registered with plain bytes on both sides, so that bytes that are no message get a proper error instead of a stack trace
-in the log, and so that the pipeline may write its own wire format.
+Order: admission (password or protected mode, then requests in memory) → decoding → the call → encoding → counting.
+Methods are registered with plain bytes on both sides, so that bytes that are no message get a proper error instead of a
+stack trace in the log, and so that the pipeline may write its own wire format.
 
 Guarantees: a call ends with a response, or with a status that has details; whatever it held is given back.
 Leaves to the caller: how many calls there are at once (``maximum_concurrent_rpcs`` of the server).
@@ -17,6 +17,7 @@ from contextlib import aclosing, contextmanager
 from hmac import compare_digest
 from time import perf_counter_ns
 from typing import Any, Final, TypeAlias, TypeVar
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
@@ -30,6 +31,7 @@ from kvservice.config import Config
 from kvservice.errors import NoAuthentication, Overloaded, RedanError, RequestError, WrongPassword
 from kvservice.keyspace.machine import InternalError
 from kvservice.latency_buckets import bucket_of, new_histogram
+from kvservice.protected_mode import ProtectedMode, denies
 
 CallContext: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 Request = TypeVar("Request", bound=Message)
@@ -84,9 +86,14 @@ class Gate:
         return self.methods.setdefault(f"{method.containing_service.full_name}/{method.name}", MethodStats())
 
     def authenticate(self, context: CallContext) -> None:
-        """Check the bearer token, if a password is set. Raise NoAuthentication or WrongPassword."""
+        """Check the bearer token if a password is set, and else protected mode.
+
+        Raise NoAuthentication, WrongPassword or ProtectedMode.
+        """
         password = self._config.requirepass
         if not password:
+            if denies(self._config, address_of(context)):
+                raise ProtectedMode
             return
         for key, value in context.invocation_metadata() or ():
             if key == "authorization":
@@ -158,6 +165,12 @@ async def end_with(context: CallContext, error: RedanError) -> None:
     except grpc.aio.InternalError:
         # The client has gone in this very moment: cancelling is what ends a call that nobody waits for.
         raise CancelledError from None
+
+
+def address_of(context: CallContext) -> str:
+    """Return where a call comes from, as CLIENT LIST shows it."""
+    kind, _, address = context.peer().partition(":")
+    return unquote(address) if kind in ("ipv4", "ipv6") else context.peer()
 
 
 def decoder(method: MethodDescriptor) -> Callable[[bytes], Message]:

@@ -10,9 +10,8 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop, CancelledError, current_task
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import unquote
 
-from kvservice.api.calls import CallContext
+from kvservice.api.calls import CallContext, address_of
 from kvservice.api.commands import check_database
 from kvservice.api.session import ApiSession
 from kvservice.cluster.members import Members
@@ -78,9 +77,3 @@ class Edge:
         """End every session."""
         for session in list(self._open):
             session.close()
-
-
-def address_of(context: CallContext) -> str:
-    """Return where a call comes from, as CLIENT LIST shows it."""
-    kind, _, address = context.peer().partition(":")
-    return unquote(address) if kind in ("ipv4", "ipv6") else context.peer()

@@ -33,7 +33,7 @@ FIXED: Final[Mapping[str, str]] = {
     "hz": "10", "dynamic-hz": "no", "io-threads": "1", "io-threads-do-reads": "no", "daemonize": "no",
     "supervised": "no", "pidfile": "", "logfile": "", "syslog-enabled": "no", "always-show-logo": "no",
     "set-proc-title": "no", "active-expire-effort": "1", "activerehashing": "no", "activedefrag": "no",
-    "jemalloc-bg-thread": "no", "unixsocket": "", "unixsocketperm": "0", "tcp-backlog": "511", "protected-mode": "no",
+    "jemalloc-bg-thread": "no", "unixsocket": "", "unixsocketperm": "0", "tcp-backlog": "511",
     "socket-mark-id": "0", "bind-source-addr": "", "close-on-oom": "no", "crash-log-enabled": "no",
     # Memory: deletes are in line, except that a flushed database is taken apart in slices.
     "maxmemory-clients": "0", "maxmemory-eviction-tenacity": "10", "lazyfree-lazy-eviction": "no",

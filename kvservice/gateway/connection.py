@@ -22,6 +22,7 @@ from kvservice.gateway.limits import Limits
 from kvservice.gateway.outbox import Outbox
 from kvservice.gateway.parser import Parser
 from kvservice.gateway.resp import encode_resp2, encode_resp3
+from kvservice.protected_mode import DENIED, denies
 from kvservice.service import Service
 from kvservice.session import Session
 
@@ -75,9 +76,20 @@ class Connection(Session, asyncio.Protocol):
         self._transport = transport
         self.address = _spelled(transport.get_extra_info("peername"))
         self.local_address = _spelled(transport.get_extra_info("sockname"))
+        if denies(self._service.config, self.address):
+            self._deny(transport)
+            return
+        self._service.stats.connections_received += 1
         keep_alive(transport.get_extra_info("socket"), self._service.config.tcp_keepalive)
         transport.set_write_buffer_limits(high=min(WRITE_BUFFER_BYTES, self._service.config.output_buffer_bytes_max))
         self._service.sessions[self.id] = self
+
+    def _deny(self, transport: asyncio.Transport) -> None:
+        """Say why this caller is not served, and close; it never becomes a session."""
+        self._service.stats.rejected_connections += 1
+        self._is_closing = self.is_closed = True
+        transport.write(f"-{DENIED}\r\n".encode())
+        transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the session."""

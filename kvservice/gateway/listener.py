@@ -79,7 +79,6 @@ class Listener:
         if len(service.sessions) >= self._clients_max:
             service.stats.rejected_connections += 1
             return Refusal()
-        service.stats.connections_received += 1
         return Connection(service, self._limits, self._loop, self._outbox)
 
     def _config_changed(self, _fields: frozenset[str]) -> None:

@@ -279,3 +279,13 @@ def test_every_alert_leads_to_a_chapter_that_is_there() -> None:
     anchors = {"#" + re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
     (group,) = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
     assert {rule["annotations"]["runbook"] for rule in group["rules"]} <= anchors
+
+
+def test_whoever_wants_no_password_is_not_in_protected_mode() -> None:
+    def variables(*options: str) -> dict[str, Any]:
+        (container,) = one("StatefulSet", *options)["spec"]["template"]["spec"]["containers"]
+        return {variable["name"]: variable.get("value") for variable in container["env"]}
+
+    assert variables(*ci_options("one-node-values.yaml"))["REDAN_PROTECTED_MODE"] == "no"
+    assert "REDAN_PROTECTED_MODE" not in variables()
+    assert "REDAN_REQUIREPASS_FILE" in variables()
