@@ -8,7 +8,7 @@ number: an answer that was on its way when the read arrived has a lower one.
 States of a read: waiting → joined (a round began after it came) → confirmed → served by the driver once applied.
 
 Guarantees: at most one round of heartbeats that were sent only for reads is unanswered at any time; appends carry
-rounds for free. A round whose messages were lost is asked again with the second tick.
+rounds for free. A round whose messages were lost is asked again with the second tick, and then of everybody.
 Leaves to the caller: asking no round before the first commit of the own term; the bound on reads that wait.
 Reference: Raft thesis, section 6.4.
 """
@@ -32,6 +32,7 @@ class ReadRounds:
         "asked",
         "confirmed",
         "dedicated",
+        "is_repeated",
         "joined",
         "lease_tick",
         "round",
@@ -51,6 +52,8 @@ class ReadRounds:
         """The last round that a majority was asked for."""
         self.dedicated = 0
         """The last round for which heartbeats were sent."""
+        self.is_repeated = False
+        """Whether a round was not answered in time: whoever was asked may be gone."""
         self.lease_tick = -1
         """When the newest timed round began that a majority has answered; -1 if none."""
         self._timed: deque[tuple[int, int]] = deque(maxlen=TIMED_ROUNDS_MAX)
@@ -83,6 +86,7 @@ class ReadRounds:
             return []
         assert answered <= self.round
         self.confirmed = answered
+        self.is_repeated = False
         while self._timed and self._timed[0][0] <= answered:
             self.lease_tick = self._timed.popleft()[1]
         ready: list[ReadReady] = []
@@ -95,6 +99,7 @@ class ReadRounds:
         """Ask again for what has been asked since before the last tick: messages were lost, or the disk is slow."""
         if self.joined and self.joined[0][0] <= self._last_ticked:
             self.asked = self.dedicated = self.confirmed
+            self.is_repeated = True
         self._last_ticked = self.round
 
     def drop(self) -> list[int]:

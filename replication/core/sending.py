@@ -1,7 +1,8 @@
 """What a leader sends: composed once for each Ready, so that a turn's proposals travel in one append.
 
 A peer gets, by its progress: an append (from memory), a fetch (entries that are on disk only), or a snapshot (entries
-that are gone). Appends carry the newest round of reads; heartbeats fill in where reads wait and no append goes.
+that are gone). Appends carry the newest round of reads; heartbeats fill in where reads wait and no append goes. They go
+to a majority and no further, because every peer that is asked costs the leader as much as a dozen reads.
 
 The commit index travels with appends. Where none follow, the next tick tells it by a heartbeat: to tell it at once
 would cost every write a second message to every peer.
@@ -52,9 +53,24 @@ def ask_for_round(raft: Raft, reached: set[str]) -> None:
         reads.asked = reads.round
     elif reads.is_heartbeat_due:
         reads.asked = reads.dedicated = reads.round
-        for peer, progress in raft.progress.items():
-            if peer not in reached and configuration.is_voter(peer):
-                send_heartbeat(raft, peer, progress)
+        for peer in peers_to_ask(raft, reached):
+            send_heartbeat(raft, peer, raft.progress[peer])
+
+
+def peers_to_ask(raft: Raft, reached: set[str]) -> list[str]:
+    """Return the voters that make a majority with those ``reached``: who answered last; all, if a round was lost."""
+    configuration = raft.configuration
+    progress = raft.progress
+    voters = [peer for peer in progress if peer not in reached and configuration.is_voter(peer)]
+    if raft.reads.is_repeated:
+        return voters
+    voters.sort(key=lambda peer: progress[peer].read_round, reverse=True)
+    asked = reached | {raft.name}
+    for count, peer in enumerate(voters):
+        if is_granted(configuration.voters, asked, configuration.outgoing):
+            return voters[:count]
+        asked.add(peer)
+    return voters
 
 
 def send_heartbeats(raft: Raft) -> None:
