@@ -7,7 +7,6 @@ Leaves to the caller: reading the flags (kvservice.cli).
 
 from __future__ import annotations
 
-import gc
 import sys
 from secrets import randbelow
 from typing import Final
@@ -18,22 +17,10 @@ from kvservice.simulation.report import HOUR_SECONDS, Failure, Report, simulate,
 SEED_MAX: Final = 1_000_000_000
 """Seeds chosen by chance are below this, short enough to be typed."""
 
-GC_THRESHOLD: Final = (50_000, 10, 20)
-"""A run makes and drops whole nodes of a hundred thousand objects; collecting as often as usual costs a tenth."""
-
 
 def simulate_command(seed: int | None, hours: float, runs: int, trace_lines: int) -> int:
     """Run seeds from ``seed`` on, each for so many virtual hours; return the exit code."""
     first = randbelow(SEED_MAX) if seed is None else seed
-    threshold = gc.get_threshold()
-    gc.set_threshold(*GC_THRESHOLD)
-    try:
-        return _run(first, hours, runs, trace_lines)
-    finally:
-        gc.set_threshold(*threshold)
-
-
-def _run(first: int, hours: float, runs: int, trace_lines: int) -> int:
     reports: list[Report] = []
     for number in range(first, first + runs):
         report = simulate(number, hours * HOUR_SECONDS)

@@ -188,6 +188,7 @@ class FrameReader:
         """
         key = self._key
         unpack = FRAME_HEADER.unpack_from
+        new = tuple.__new__
         window = b""
         window_start = offset = self.offset
         while True:
@@ -216,8 +217,9 @@ class FrameReader:
             if previous_crc != self.crc:
                 self.broken_chain = True
                 return
-            frame = Frame(offset, window_start + end, previous_crc, crc, synced, payload)
-            offset = self.offset = frame.end
+            following = window_start + end
+            frame = new(Frame, (offset, following, previous_crc, crc, synced, payload))
+            offset = self.offset = following
             self.crc = crc
             if synced > self.synced:
                 self.synced = synced

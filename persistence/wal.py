@@ -25,6 +25,7 @@ lock to wait for once instead of twice when the event loop is busy.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
@@ -153,7 +154,7 @@ class Wal:
         # The first reading of the log of earlier runs learns where its frames stand, before any is written.
         places = writer.places if from_index == 0 and not writer.stats.frames else None
         frames = read_segments(self._disk, segments, salt=self._salt, end=end, start=start, places=places)
-        return (record for _, _, records in frames for record in records)
+        return chain.from_iterable(records for _, _, records in frames)
 
     @property
     def first_index(self) -> int:

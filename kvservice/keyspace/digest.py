@@ -18,6 +18,7 @@ from __future__ import annotations
 from binascii import crc32
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import compress
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -203,20 +204,19 @@ class Reading:
         The places are (slot, list within the slot, database); a reading ends behind the list with which it has
         ``ROTATION_KEYS`` live keys. That holds for every path below, as nodes may come along different ones.
         """
-        slot, first_list = start >> LIST_BITS, start & LIST_MASK
+        first_slot, first_list = start >> LIST_BITS, start & LIST_MASK
+        end_slot = first_slot + ROTATION_SLOTS
         used = [db for db in self._databases if db.key_count]
         left = ROTATION_KEYS
-        for _ in range(ROTATION_SLOTS):
-            filled = [db for db in used if db.values[slot]]
-            if filled:
+        for first, end in ((first_slot, min(end_slot, SLOTS)), (0, end_slot - SLOTS)):
+            for slot in _filled_slots(used, first, end):
+                filled = [db for db in used if db.values[slot]]
                 is_crowded = any(slot in db.crowded for db in filled)
                 read = self._read_lists if is_crowded else self._read_slot
-                left, end_list = read(filled, slot, first_list, left)
+                left, end_list = read(filled, slot, first_list if slot == first_slot else 0, left)
                 if left <= 0:
                     return ((slot << LIST_BITS) + end_list) % PLACES
-            slot = (slot + 1) % SLOTS
-            first_list = 0
-        return slot << LIST_BITS
+        return end_slot % SLOTS << LIST_BITS
 
     def take_named(self, db_index: int, key: bytes) -> None:
         """Read one key, or that it is not there."""
@@ -298,3 +298,11 @@ class Reading:
         window = SAMPLE_BYTES // 4
         start = self._index * window % len(text)
         return b"%d" % len(text) + text[:window] + text[start : start + window] + text[-window:]
+
+
+def _filled_slots(databases: Sequence[Database], first: int, end: int) -> list[int]:
+    """Return the slots of a range in which a database has keys, in order. Fast where most are empty."""
+    if first >= end:
+        return []
+    found = [list(compress(range(first, end), db.values[first:end])) for db in databases]
+    return found[0] if len(found) == 1 else sorted(set().union(*found))

@@ -33,6 +33,11 @@ class VirtualClock:
         self._last += 1
         heappush(self._queue, (self.now_us + max(0, delay_us), self._last, act, arguments))
 
+    def at(self, due_us: int, act: Act, *arguments: object) -> None:
+        """Do something at a moment that is not over."""
+        self._last += 1
+        heappush(self._queue, (due_us, self._last, act, arguments))
+
     def run_until(self, end_us: int) -> None:
         """Let everything happen that is due up to and at a moment, and stand there."""
         queue = self._queue

@@ -23,7 +23,8 @@ def idle_ticks(node: Node) -> int:
         return 0
     raft = node.raft
     if raft.role is not LEADER:
-        return max(0, raft.election_timeout - raft.election_elapsed - 1)
+        ticks = raft.election_timeout - raft.election_elapsed - 1
+        return max(0, ticks)
     if not _is_quiet(raft):
         return 0
     settings = raft.settings

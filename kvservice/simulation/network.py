@@ -152,7 +152,7 @@ class Network:
     def send(self, sender: str, receiver: str, incarnation: int, messages: list[Any]) -> None:
         """Send messages together; hot."""
         self.sent += len(messages)
-        connection = self.connection(sender, receiver)
+        connection = self._connections.get((sender, receiver)) or self.connection(sender, receiver)
         clock, weather = self._clock, self.weather
         target = self._endpoints.get(receiver)
         if target is None or connection.cut or clock.now_us < connection.opens_us:
@@ -169,11 +169,12 @@ class Network:
             arrives_us = connection.last_arrival_us
         else:
             connection.last_arrival_us = arrives_us
-        under_way = (connection, connection.epoch, target.incarnation, incarnation, messages)
-        clock.after(arrives_us - clock.now_us, self._arrive, *under_way)
+        epoch, life = connection.epoch, target.incarnation
+        clock.at(arrives_us, self._arrive, connection, epoch, life, incarnation, messages)
         if weather.repeat and chance() < weather.repeat:
             self.repeated += len(messages)
-            clock.after(arrives_us - clock.now_us + self._latency(connection), self._arrive, *under_way)
+            again_us = arrives_us + self._latency(connection)
+            clock.at(again_us, self._arrive, connection, epoch, life, incarnation, messages)
 
     def _arrive(self, connection: Connection, epoch: int, target: int, incarnation: int, messages: list[Any]) -> None:
         endpoint = self._endpoints.get(connection.receiver)
@@ -202,4 +203,4 @@ class Network:
         weather = self.weather
         chance = self._random.random()
         latency_us = (weather.latency_us + int(weather.spread_us * chance * chance * chance)) * connection.factor
-        return min(latency_us, LATENCY_US_MAX)
+        return min(LATENCY_US_MAX, latency_us)

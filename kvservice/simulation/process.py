@@ -84,6 +84,7 @@ class Process:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.world: World = host.world
+        self._clock = host.world.clock
         self.incarnation = host.incarnation
         self.log_directory = host.directory / "wal"
         self.snapshots = host.directory / "snapshots"
@@ -242,9 +243,10 @@ class Process:
         """Let the ticks happen that are due; hot. All but the last were found to be idle by `settle`."""
         if not self.is_up:
             return
-        due = (self.world.clock.now_us - self._ticked_us) // self._tick_us
-        if due <= 0:
+        passed_us = self._clock.now_us - self._ticked_us
+        if passed_us < self._tick_us:
             return
+        due = passed_us // self._tick_us
         self._ticked_us += due * self._tick_us
         idle = min(due, self._idle_ticks)
         if idle:
@@ -291,8 +293,7 @@ class Process:
         wakes_us = self._ticked_us + (idle + 1) * self._tick_us
         if wakes_us < self._wakes_us:
             self._wakes_us = wakes_us
-            clock = self.world.clock
-            clock.after(wakes_us - clock.now_us, self.host.enter, self, self._wake, wakes_us)
+            self._clock.after(wakes_us - self._clock.now_us, self.host.enter, self, self._wake, wakes_us)
         if self.storage.is_waiting and not self._is_writing:
             self._is_writing = True
             self.world.clock.after(self._disk_us(), self.host.enter, self, self._write)
@@ -347,6 +348,8 @@ class Process:
                 session.close(after_replies=False)
             else:
                 session.is_closed = True
+        self.state.let_go()
+        self.snapshot_files.let_go()
 
     # ---- clients
 

@@ -12,6 +12,7 @@ from traceback import format_exception
 from typing import Final, NamedTuple
 
 from kvservice.simulation.faults import FAULTS
+from kvservice.simulation.garbage import collecting_rarely
 from kvservice.simulation.rules import RuleBroken
 from kvservice.simulation.world import ANY, SECOND_US, Conditions, World
 
@@ -68,7 +69,8 @@ def simulate(seed: int, virtual_seconds: float, conditions: Conditions = ANY) ->
     world = World(seed, conditions)
     failure: Failure | None = None
     try:
-        world.run(virtual_seconds)
+        with collecting_rarely():
+            world.run(virtual_seconds)
     except RuleBroken as broken:
         failure = _failure(world, str(broken), "")
     except Exception as error:

@@ -21,10 +21,12 @@ Leaves to the caller: telling it what happens; histories (`kvservice.simulation.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, Final
 
 from kvservice.keyspace.database import NO_VALUES, Database
 from kvservice.keyspace.kinds import kind_of
+from kvservice.keyspace.slots import SLOTS
 
 if TYPE_CHECKING:
     from replication.core.membership import Configuration
@@ -253,13 +255,12 @@ def digest_of(databases: Sequence[Database], stamp_ms: int) -> int:
     for database in databases:
         if database.values is NO_VALUES:
             continue
-        for slot, values in enumerate(database.values):
-            if values:
-                deadlines = database.expires[slot] or {}
-                for key in sorted(values):
-                    deadline = deadlines.get(key)
-                    if deadline is None or deadline > stamp_ms:
-                        value = values[key]
-                        plain = value if type(value) in PLAIN else repr(kind_of(value).frozen(value))
-                        parts.append((database.index, key, deadline, plain))
+        for slot in compress(range(SLOTS), database.values):
+            values, deadlines = database.values[slot], database.expires[slot] or {}
+            for key in sorted(values):
+                deadline = deadlines.get(key)
+                if deadline is None or deadline > stamp_ms:
+                    value = values[key]
+                    plain = value if type(value) in PLAIN else repr(kind_of(value).frozen(value))
+                    parts.append((database.index, key, deadline, plain))
     return hash(tuple(parts))

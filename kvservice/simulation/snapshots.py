@@ -45,6 +45,10 @@ class SimulatedSnapshots:
         self.last_index = 0
         """Up to here the state is in the newest one that this process has begun or found."""
 
+    def let_go(self) -> None:
+        """Free what a snapshot that is being written has kept."""
+        self._walk = None
+
     def send(self, peer: str, snapshot: InstallSnapshot) -> None:
         """Stream the newest snapshot to a peer."""
         found = list_snapshots(self._directory, self._host.disk)

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 from kvservice.simulation.clients import Client, Door
 from kvservice.simulation.clock import VirtualClock
 from kvservice.simulation.faults import FAULTS
+from kvservice.simulation.garbage import Garbage
 from kvservice.simulation.host import Host
 from kvservice.simulation.ledger import Ledger
 from kvservice.simulation.network import Network, Weather
@@ -267,11 +268,13 @@ class World:
     def run(self, virtual_seconds: float) -> None:
         """Run cycles until so much virtual time has gone by. Raises what broke."""
         end_us = self.clock.now_us + int(virtual_seconds * SECOND_US)
+        garbage = Garbage()
         while self.clock.now_us < end_us:
             self._safety(self.random.randrange(20, 90))
             if self.random.random() < 0.5:
                 self._core()
             self._liveness()
+            garbage.after(sum(host.incarnation for host in self.hosts.values()))
 
     def _safety(self, seconds: int) -> None:
         self.trace("-- anything may fail: %s", ", ".join(self.fault_kinds))
