@@ -61,15 +61,19 @@ format: install ## Let ruff repair what it can
 
 .PHONY: typecheck
 typecheck: install ## mypy --strict on code and tests
-	$(BIN)/mypy --strict kvservice replication persistence tests helm $(wildcard bench)
+	$(BIN)/mypy --strict kvservice replication persistence tests helm clients $(wildcard bench)
 
 .PHONY: proto
 proto: install ## Generate the protobuf stubs
 	PATH="$(CURDIR)/$(BIN):$$PATH" proto/generate.sh
+	clients/python/generate.sh
+	$(BIN)/python clients/python/unasync.py
 
 .PHONY: proto-check
 proto-check: install ## Are the committed stubs what the generator makes?
 	PATH="$(CURDIR)/$(BIN):$$PATH" proto/generate.sh --check
+	clients/python/generate.sh --check
+	$(BIN)/python clients/python/unasync.py --check
 
 .PHONY: config-files
 config-files: install ## Generate .env.example, redan.toml and what the chart says of settings
@@ -138,4 +142,4 @@ lock: ## Write the lock files from what is in .venv
 .PHONY: clean
 clean: ## Remove the virtual environment and caches; data stays
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find kvservice replication persistence proto tests bench helm -name __pycache__ -type d -prune -exec rm -rf {} +
+	find kvservice replication persistence proto tests bench helm clients -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kvservice.cli_ctl import app as ctl_app
+from kvservice.cli_keys import app as ctl_app
 from kvservice.cli_settings import (
     EXIT_CLEAN,
     EXIT_DATA_DIRECTORY,

@@ -59,7 +59,7 @@ def status(
         print(json.dumps(seen.as_json(), indent=2))
     else:
         print(f"cluster {seen.cluster_id}, {'leader ' + seen.leader if seen.leader else 'no leader'}")
-        print(_table(HEADINGS, seen.rows()))
+        print(table(HEADINGS, seen.rows()))
     for problem in seen.problems:
         print(f"redan: {problem}", file=sys.stderr)
     if seen.problems:
@@ -92,8 +92,8 @@ def add(
     """Add a node as a learner, without a vote; or change the peer address of a member."""
     from redan.cluster.v1 import cluster_pb2
 
-    request = cluster_pb2.AddMemberRequest(name=_checked(parse_member_name, name), peer_address=address)
-    _checked(parse_reachable_address, address)
+    request = cluster_pb2.AddMemberRequest(name=checked(parse_member_name, name), peer_address=address)
+    checked(parse_reachable_address, address)
     client = _client(endpoint, password_file, timeout)
     _print_members(_attempt(lambda: client.call("AddMember", request)).members, output)
 
@@ -113,7 +113,7 @@ def promote(
 
     # The node gives up a little earlier, so that its own words are what is shown.
     catch_up = Duration(nanos=int(timeout * 0.8e9) % 1_000_000_000, seconds=int(timeout * 0.8))
-    request = cluster_pb2.PromoteMemberRequest(name=_checked(parse_member_name, name), catch_up_timeout=catch_up)
+    request = cluster_pb2.PromoteMemberRequest(name=checked(parse_member_name, name), catch_up_timeout=catch_up)
     client = _client(endpoint, password_file, timeout)
     _print_members(_attempt(lambda: client.call("PromoteMember", request)).members, output)
 
@@ -132,7 +132,7 @@ def remove(
     """Remove a member; a leader hands over first. Stop its process afterwards."""
     from redan.cluster.v1 import cluster_pb2
 
-    request = cluster_pb2.RemoveMemberRequest(name=_checked(parse_member_name, name), force=force)
+    request = cluster_pb2.RemoveMemberRequest(name=checked(parse_member_name, name), force=force)
     client = _client(endpoint, password_file, timeout)
     _print_members(_attempt(lambda: client.call("RemoveMember", request)).members, output)
 
@@ -150,7 +150,7 @@ def transfer(
     """Make another voter the leader."""
     from redan.cluster.v1 import cluster_pb2
 
-    request = cluster_pb2.TransferLeadershipRequest(name=_checked(parse_member_name, name) if name else "")
+    request = cluster_pb2.TransferLeadershipRequest(name=checked(parse_member_name, name) if name else "")
     client = _client(endpoint, password_file, timeout)
     response = _attempt(lambda: client.call("TransferLeadership", request))
     if output == "json":
@@ -177,18 +177,19 @@ def snapshot(
     if output == "json":
         print(json.dumps([{"endpoint": one, "last_index": index, "bytes": size} for one, index, size in taken]))
     else:
-        print(_table(("ENDPOINT", "INDEX", "BYTES"), [(one, str(index), str(size)) for one, index, size in taken]))
+        print(table(("ENDPOINT", "INDEX", "BYTES"), [(one, str(index), str(size)) for one, index, size in taken]))
 
 
 def _client(endpoints: Sequence[str], password_file: Path | None, timeout_seconds: float) -> ClusterClient:
     from kvservice.cluster.client import ClusterClient
 
     for endpoint in endpoints:
-        _checked(parse_reachable_address, endpoint)
-    return ClusterClient(endpoints, password=_read_password(password_file), timeout_seconds=timeout_seconds)
+        checked(parse_reachable_address, endpoint)
+    return ClusterClient(endpoints, password=read_password(password_file), timeout_seconds=timeout_seconds)
 
 
-def _read_password(file: Path | None) -> str:
+def read_password(file: Path | None) -> str:
+    """Return the password in a file, "" without one; end with the exit code for usage if it cannot be read."""
     if file is None:
         return ""
     try:
@@ -199,7 +200,7 @@ def _read_password(file: Path | None) -> str:
         raise typer.Exit(EXIT_USAGE) from error
 
 
-def _checked(parse: Any, text: str) -> str:
+def checked(parse: Any, text: str) -> str:
     """Return the text if it parses; end with the exit code for usage if not."""
     try:
         parse(text)
@@ -235,10 +236,10 @@ def _print_members(rows: Any, form: Form) -> None:
         )
         for row in rows
     ]
-    print(_table(("NAME", "ROLE", "PEER", "RESP", "GRPC"), lines))
+    print(table(("NAME", "ROLE", "PEER", "RESP", "GRPC"), lines))
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows under headings, in columns as wide as their longest cell."""
     lines = [headings, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]

@@ -18,7 +18,7 @@ from kvservice.logs import Event
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "helm/redan/*.md")
+    for pattern in ("*.md", "docs/*.md", "helm/redan/*.md", "clients/*/README.md")
     for path in ROOT.glob(pattern)
     if not path.name.startswith(".")
 )
