@@ -40,6 +40,8 @@ MB: Final = 1024 * KB
 GB: Final = 1024 * MB
 CLUSTER_MEMBERS_MAX: Final = 64
 """As replication/core has it, which is not imported here: every command of `redan` would pay for it."""
+SECRET_CHARACTERS_MIN: Final = 16
+"""Of the secret of nodes: what a stranger makes them say of it can be compared with guesses for as long as he likes."""
 
 Address = Annotated[HostPort, PlainValidator(parse_address)]
 OptionalAddress = Annotated[HostPort | None, PlainValidator(parse_optional_address)]
@@ -179,6 +181,12 @@ class Config(BaseModel):
     snapshot_transfer_bytes_per_second: Size = _cluster(
         100 * MB, "Most bytes a second of a snapshot that is sent to another node; 0 = no limit.", unit="bytes", ge=0
     )
+    cluster_secret: Secret = _cluster(
+        "",
+        f"Secret that nodes prove to each other, the same on each, {SECRET_CHARACTERS_MIN} characters or more; empty = "
+        "none. It keeps out who does not know it, and encrypts nothing: that is what peer_tls_… are for.",
+        secret=True,
+    )
     peer_tls_cert: OptionalFile = _cluster(
         None, "Certificate (PEM) of this node for the other nodes; with peer_tls_key and peer_tls_ca, or none of them."
     )
@@ -308,6 +316,10 @@ class Config(BaseModel):
             raise ValueError(
                 f"election_timeout_ms ({self.election_timeout_ms}) is less than twice heartbeat_interval_ms "
                 f"({self.heartbeat_interval_ms}): one late heartbeat would be an election"
+            )
+        if 0 < len(self.cluster_secret) < SECRET_CHARACTERS_MIN:
+            raise ValueError(
+                f"cluster_secret has {len(self.cluster_secret)} characters, and {SECRET_CHARACTERS_MIN} are the least"
             )
         if len({self.peer_tls_cert is None, self.peer_tls_key is None, self.peer_tls_ca is None}) > 1:
             raise ValueError("peer_tls_cert, peer_tls_key and peer_tls_ca are set together, or none of them")

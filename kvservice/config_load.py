@@ -173,7 +173,10 @@ def _read_secret(given: Given, problems: list[str]) -> str | None:
             raw = file.read(SECRET_FILE_BYTES_MAX + 1)
         if len(raw) > SECRET_FILE_BYTES_MAX:
             raise ValueError(f"longer than {SECRET_FILE_BYTES_MAX} bytes")
-        return raw.decode().removesuffix("\n").removesuffix("\r")
+        secret = raw.decode().removesuffix("\n").removesuffix("\r")
+        if not secret:
+            raise ValueError("it is empty")
+        return secret
     except OSError as error:
         problems.append(f"{given.where}: {given.value} cannot be read: {error.strerror}")
     except ValueError as error:

@@ -62,6 +62,7 @@ class Event(StrEnum):
     PEER_UNREACHABLE = "peer_unreachable"
     SNAPSHOT_SENT = "snapshot_sent"
     SNAPSHOT_NOT_SENT = "snapshot_not_sent"
+    PEER_REFUSED = "peer_refused"
     SNAPSHOT_RECEIVED = "snapshot_received"
     TICKS_LATE = "ticks_late"
     STATE_DIVERGED = "state_diverged"

@@ -3,7 +3,7 @@
 Guarantees: every channel is a connection of its own and resolves the name of the peer anew, so a member whose address
 changed behind its name is found at the next attempt; no proxy of the environment stands between nodes; certificates are
 read from their files for every channel and for every handshake that the server accepts, so replacing the files is
-enough. With TLS both sides show a certificate of the same authority.
+enough. With TLS both sides show a certificate of the same authority; with a cluster secret, every call its proof.
 Leaves to the caller: when to try again, and closing what it opened.
 Reference: gRPC core, grpc_types.h (channel arguments).
 """
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import grpc
+
+from replication.peer_secret import ClusterSecret, Proof, unproven
 
 MEBIBYTE: Final = 1024 * 1024
 
@@ -86,12 +88,22 @@ def server_arguments(options: PeerOptions) -> list[tuple[str, int]]:
     return [*_sizes_and_pings(options), ("grpc.so_reuseport", 0)]
 
 
+def problem_of(error: Exception) -> str:
+    """Return why a call failed, for people."""
+    return f"{error.code().name}: {error.details()}" if isinstance(error, grpc.aio.AioRpcError) else str(error)
+
+
 class Dialer:
     """Opens channels to other nodes."""
 
-    def __init__(self, options: PeerOptions, tls: PeerTls | None = None) -> None:
+    def __init__(
+        self, options: PeerOptions, tls: PeerTls | None = None, *, name: str = "", secret: ClusterSecret | None = None
+    ) -> None:
+        # name: this node's.
         self.options = options
         self._tls = tls
+        self._name = name
+        self._secret = secret
 
     async def channel(self, address: str) -> grpc.aio.Channel:
         """Return a new channel to ``host:port``; it connects with its first call. Raise OSError for a PEM file."""
@@ -101,6 +113,12 @@ class Dialer:
         key, certificate, authority = await asyncio.to_thread(_read_pems, self._tls)
         credentials = grpc.ssl_channel_credentials(authority, key, certificate)
         return grpc.aio.secure_channel(address, credentials, options=arguments)
+
+    async def proof(self, channel: grpc.aio.Channel) -> Proof:
+        """Return what the next call on a channel carries to show who makes it. Raise AioRpcError."""
+        if self._secret is None:
+            return unproven(self._name)
+        return await self._secret.prove(channel, self._name, self.options.greeting_seconds)
 
 
 def server_credentials(tls: PeerTls) -> grpc.ServerCredentials:

@@ -28,8 +28,9 @@ from google.protobuf.message import DecodeError
 
 from redan.raft.v1 import raft_pb2
 from replication.core.messages import Message
-from replication.peer_channel import Dialer, PeerOptions
+from replication.peer_channel import Dialer, PeerOptions, problem_of
 from replication.peer_greeting import GreetingRefused, Introduction, NodeIdentity
+from replication.peer_secret import Proof
 from replication.wire import StateDigest, encode_request, size_bytes
 
 EXCHANGE: Final = "/redan.raft.v1.RaftService/Exchange"
@@ -229,12 +230,13 @@ class PeerLink:
         try:
             try:
                 channel = await self._dialer.channel(self.target)
-                call: RawStream = channel.stream_stream(EXCHANGE)()
                 async with asyncio.timeout(self._options.greeting_seconds):
-                    introduction = await self._greet(call)
-            except (LinkBroken, OSError) as error:
+                    proof = await self._dialer.proof(channel)
+                    call: RawStream = channel.stream_stream(EXCHANGE)(metadata=proof.metadata)
+                    introduction = await self._greet(call, proof)
+            except (LinkBroken, grpc.aio.AioRpcError, OSError) as error:
                 self._on_lost(self, False)
-                raise LinkBroken(str(error) or "no greeting within the time") from error
+                raise LinkBroken(problem_of(error) or "no greeting within the time") from error
             self._opened(call, introduction)
             with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # `call` knows why
                 await self._write_until_broken(call)
@@ -246,8 +248,8 @@ class PeerLink:
             if channel is not None:
                 await channel.close()
 
-    async def _greet(self, call: RawStream) -> Introduction:
-        """Say who this is, and return who answers."""
+    async def _greet(self, call: RawStream, proof: Proof) -> Introduction:
+        """Say who this is, and return who answers. Raise LinkBroken, OSError."""
         request = raft_pb2.ExchangeRequest(greeting=self._identity.greeting(self.peer, in_return=self.in_return))
         try:
             await call.write(request.SerializeToString())
@@ -256,6 +258,7 @@ class PeerLink:
             raw = None
         if not isinstance(raw, bytes):
             raise LinkBroken(await _reason(call))
+        await proof.check(call)
         try:
             response = raft_pb2.ExchangeResponse.FromString(raw)
             return self._identity.accept(response.greeting, expected=self.peer)

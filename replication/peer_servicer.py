@@ -1,11 +1,11 @@
 """RaftService: what this node answers to other nodes.
 
-Guarantees: nothing but a greeting is read before the greeting was accepted; who is refused learns why
-(FAILED_PRECONDITION with a text for an operator). Of each sender one Exchange stream counts, the latest: a stream of a
-later start ends those of earlier ones, and a stream of an earlier start is refused. Bytes that are no message end the
-stream with INVALID_ARGUMENT and reach nobody. The end of a stream is reported as the loss of its sender, in the event
-loop's turn in which it is known. Introduce is answered from the first moment; the rest once `attach` was called, and
-UNAVAILABLE before.
+Guarantees: with a cluster secret, nothing of a call is looked at before its proof (UNAUTHENTICATED). Nothing but a
+greeting is read before the greeting was accepted; who is refused learns why (FAILED_PRECONDITION with a text for an
+operator). Of each sender one Exchange stream counts, the latest: a stream of a later start ends those of earlier ones,
+and a stream of an earlier start is refused. Bytes that are no message end the stream with INVALID_ARGUMENT and reach
+nobody. The end of a stream is reported as the loss of its sender, in the event loop's turn in which it is known.
+Introduce and Challenge are answered from the first moment; the rest once `attach` was called, and UNAVAILABLE before.
 Leaves to the caller: what Introduce, Join and Forward say, and stopping the server.
 """
 
@@ -23,6 +23,7 @@ from persistence.errors import Damaged, DataDirIncompatible, StorageError
 from redan.raft.v1 import raft_pb2
 from replication.core.messages import Message as CoreMessage
 from replication.peer_greeting import GreetingRefused, Introduction, NodeIdentity
+from replication.peer_secret import PROOF_KEY, UNNAMED, ClusterSecret, Unproven, named_by, printable_name
 from replication.snapshot_receiver import SnapshotReceiver, TransferRefused
 from replication.wire import StateDigest, WireError, decode_request
 
@@ -98,16 +99,20 @@ class PeerServicer:
         on_greeted: Callable[[Introduction], None] = lambda _introduction: None,
         on_unheard: Callable[[str], None] = lambda _sender: None,
         on_defect: Callable[[BaseException], None] | None = None,
+        on_refused: Callable[[str, str, str], None] = lambda _name, _address, _text: None,
+        secret: ClusterSecret | None = None,
     ) -> None:
         # on_greeted: told of every Exchange stream that begins. on_unheard: told of every end of one that has no
         # successor. on_defect: told what the listener should not have raised; by default the event loop's exception
-        # handler is.
+        # handler is. on_refused: told the name that a caller gave, where it called from, and why it is refused.
         self._identity = identity
         self._introduce = introduce
         self._join = join
         self._on_greeted = on_greeted
         self._on_unheard = on_unheard
         self._on_defect = on_defect or _report
+        self._on_refused = on_refused
+        self._secret = secret
         self._attached: Attached | None = None
         self._inbound: dict[str, _Inbound] = {}
         self._incarnations: dict[str, int] = {}
@@ -136,6 +141,7 @@ class PeerServicer:
             "Forward": grpc.stream_stream_rpc_method_handler(self._forward),
             "Introduce": grpc.unary_unary_rpc_method_handler(self._answer_introduce),
             "Join": grpc.unary_unary_rpc_method_handler(self._answer_join),
+            "Challenge": grpc.unary_unary_rpc_method_handler(self._challenge),
         }
         service = raft_pb2.DESCRIPTOR.services_by_name["RaftService"]
         assert methods.keys() == set(service.methods_by_name), "every method of the service is answered"
@@ -144,6 +150,7 @@ class PeerServicer:
     # -- Exchange ------------------------------------------------------------------------------------------------------
 
     async def _exchange(self, _requests: object, context: RawContext) -> None:
+        await self._require_proof(context)
         attached = await self._require_attached(context)
         raw = await _first_request(context)
         introduction = await self._accepted(context, _parsed(raft_pb2.ExchangeRequest, raw))
@@ -214,6 +221,7 @@ class PeerServicer:
     # -- TransferSnapshot and Forward ----------------------------------------------------------------------------------
 
     async def _transfer_snapshot(self, _requests: object, context: RawContext) -> None:
+        await self._require_proof(context)
         attached = await self._require_attached(context)
         request = _parsed(raft_pb2.TransferSnapshotRequest, await _first_request(context))
         header = request.header if request is not None else raft_pb2.SnapshotHeader()
@@ -232,6 +240,7 @@ class PeerServicer:
             raise
 
     async def _forward(self, _requests: object, context: RawContext) -> None:
+        await self._require_proof(context)
         attached = await self._require_attached(context)
         request = _parsed(raft_pb2.ForwardRequest, await _first_request(context))
         introduction = await self._accepted(context, request)
@@ -245,12 +254,14 @@ class PeerServicer:
     # -- unary calls ---------------------------------------------------------------------------------------------------
 
     async def _answer_introduce(self, raw: bytes, context: RawContext) -> bytes:
+        await self._require_proof(context)
         request = _parsed(raft_pb2.IntroduceRequest, raw)
         if request is None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a redan.raft.v1.IntroduceRequest")
         return self._introduce(request).SerializeToString()
 
     async def _answer_join(self, raw: bytes, context: RawContext) -> bytes:
+        await self._require_proof(context)
         request = _parsed(raft_pb2.JoinRequest, raw)
         if request is None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a redan.raft.v1.JoinRequest")
@@ -259,6 +270,36 @@ class PeerServicer:
         except RpcRefused as error:
             await context.abort(error.code, str(error))
         return response.SerializeToString()
+
+    async def _challenge(self, raw: bytes, context: RawContext) -> bytes:
+        request = _parsed(raft_pb2.ChallengeRequest, raw)
+        if request is None:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a redan.raft.v1.ChallengeRequest")
+        try:
+            if self._secret is None:
+                raise Unproven("it has a cluster secret, and this node has none")
+            return raft_pb2.ChallengeResponse(
+                nonce=self._secret.challenge(request.name, request.nonce)
+            ).SerializeToString()
+        except Unproven as error:
+            await self._refuse_unproven(context, printable_name(request.name), error)
+
+    # -- what all calls begin with -------------------------------------------------------------------------------------
+
+    async def _require_proof(self, context: RawContext) -> None:
+        """End the call of a node that does not show that it knows the cluster secret; show it ours."""
+        if self._secret is None:
+            return
+        metadata = context.invocation_metadata() or ()
+        try:
+            proof = self._secret.accept(metadata)
+        except Unproven as error:
+            await self._refuse_unproven(context, named_by(metadata), error)
+        await context.send_initial_metadata(((PROOF_KEY, proof),))
+
+    async def _refuse_unproven(self, context: RawContext, name: str, error: Unproven) -> NoReturn:
+        self._on_refused(name, context.peer(), str(error))
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"{self._identity.name} refuses {name}: {error}")
 
     # -- what all streams begin with -----------------------------------------------------------------------------------
 
@@ -272,6 +313,8 @@ class PeerServicer:
         try:
             return self._identity.accept(first.greeting if first is not None else raft_pb2.Greeting())
         except GreetingRefused as error:
+            name = printable_name(first.greeting.sender) if first is not None else UNNAMED
+            self._on_refused(name, context.peer(), str(error))
             await _refuse(context, str(error))
 
 

@@ -24,9 +24,10 @@ from google.protobuf.message import DecodeError
 from redan.raft.v1 import raft_pb2, raft_pb2_grpc
 from replication.core.membership import MEMBERS_MAX, Configuration
 from replication.core.messages import InstallSnapshot, Message
-from replication.peer_channel import Dialer
+from replication.peer_channel import Dialer, problem_of
 from replication.peer_greeting import GreetingRefused, Introduction, NodeIdentity
 from replication.peer_link import LinkBroken, PeerLink
+from replication.peer_secret import Proof
 from replication.snapshot_stream import SnapshotSender, TransferFailed
 from replication.wire import StateDigest
 
@@ -182,7 +183,13 @@ class Peers:
         """Ask the node at ``host:port`` who it is. Raises grpc.aio.AioRpcError, OSError."""
         channel = await self._dialer.channel(address)
         try:
-            return await raft_pb2_grpc.RaftServiceStub(channel).Introduce(request, timeout=timeout_seconds)
+            proof = await self._dialer.proof(channel)
+            call = raft_pb2_grpc.RaftServiceStub(channel).Introduce(
+                request, timeout=timeout_seconds, metadata=proof.metadata
+            )
+            response: raft_pb2.IntroduceResponse = await call
+            await proof.check(call)
+            return response
         finally:
             await channel.close()
 
@@ -190,7 +197,13 @@ class Peers:
         """Ask the node at ``host:port`` to add a member. Raises grpc.aio.AioRpcError, OSError."""
         channel = await self._dialer.channel(address)
         try:
-            return await raft_pb2_grpc.RaftServiceStub(channel).Join(request, timeout=timeout_seconds)
+            proof = await self._dialer.proof(channel)
+            call = raft_pb2_grpc.RaftServiceStub(channel).Join(
+                request, timeout=timeout_seconds, metadata=proof.metadata
+            )
+            response: raft_pb2.JoinResponse = await call
+            await proof.check(call)
+            return response
         finally:
             await channel.close()
 
@@ -203,19 +216,21 @@ class Peers:
             channel = await self._dialer.channel(address)
         except OSError as error:
             raise LinkBroken(str(error)) from error
-        call = ForwardCall(channel)
         try:
             async with asyncio.timeout(self._dialer.options.greeting_seconds):
+                call = ForwardCall(channel, await self._dialer.proof(channel))
                 await call.write(raft_pb2.ForwardRequest(greeting=self._identity.greeting(peer)))
                 response = await call.read()
             if response is None:
                 raise LinkBroken(call.problem)
             self.introductions[peer] = self._identity.accept(response.greeting, expected=peer)
-        except (LinkBroken, GreetingRefused, TimeoutError) as error:
-            await call.close()
-            raise LinkBroken(f"{peer} takes no commands: {str(error) or 'no greeting within the time'}") from error
+        except (LinkBroken, GreetingRefused, grpc.aio.AioRpcError, OSError) as error:
+            await channel.close()
+            raise LinkBroken(
+                f"{peer} takes no commands: {problem_of(error) or 'no greeting within the time'}"
+            ) from error
         except asyncio.CancelledError:
-            await call.close()
+            await channel.close()
             raise
         return call
 
@@ -319,12 +334,14 @@ class Peers:
 class ForwardCall:
     """The follower's side of one Forward stream; `read` and `write` may run in two tasks."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, proof: Proof) -> None:
         self.problem = ""
         """Why the stream ended."""
+        self._proof = proof
+        self._is_proven = False
         self._is_closed = False
         self._channel = channel
-        self._call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(FORWARD)()
+        self._call: grpc.aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(FORWARD)(metadata=proof.metadata)
 
     def on_ended(self, ended: Callable[[], None]) -> None:
         """Call ``ended`` once, in the event loop, as soon as the stream has ended, however it did."""
@@ -338,7 +355,10 @@ class ForwardCall:
             raise LinkBroken(self._problem_of(error)) from error
 
     async def read(self) -> raft_pb2.ForwardResponse | None:
-        """Return the next response; None once the stream has ended, and ``problem`` then says why."""
+        """Return the next response; None once the stream has ended, and ``problem`` then says why.
+
+        Raises SecretUnknown in place of the first one, if the leader has no proof.
+        """
         try:
             raw: object = await self._call.read()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
@@ -352,6 +372,9 @@ class ForwardCall:
         if not isinstance(raw, bytes):
             self.problem = self.problem or "the leader ended the stream"
             return None
+        if not self._is_proven:
+            await self._proof.check(self._call)
+            self._is_proven = True
         try:
             return raft_pb2.ForwardResponse.FromString(raw)
         except DecodeError:
@@ -365,7 +388,7 @@ class ForwardCall:
 
     def _problem_of(self, error: Exception) -> str:
         if isinstance(error, grpc.aio.AioRpcError):
-            self.problem = f"{error.code().name}: {error.details()}"
+            self.problem = problem_of(error)
         return self.problem or "the stream has ended"
 
 

@@ -37,6 +37,7 @@ from replication.core import membership
 from replication.core.messages import InstallSnapshot
 from replication.peer_channel import Dialer
 from replication.peer_greeting import NodeIdentity
+from replication.peer_secret import Proof
 
 TRANSFER_SNAPSHOT: Final = "/redan.raft.v1.RaftService/TransferSnapshot"
 CHUNK_BYTES: Final = 512 * 1024
@@ -202,8 +203,8 @@ class SnapshotSender:
         delay = options.retry_seconds_min
         while True:
             try:
-                async with self._stream(transfer.address) as call:
-                    await self._send_once(call, transfer)
+                async with self._stream(transfer.address) as (call, proof):
+                    await self._send_once(call, proof, transfer)
                 return
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError, OSError) as error:
                 reason = _text(error)
@@ -218,18 +219,20 @@ class SnapshotSender:
             await asyncio.sleep(delay)
 
     @asynccontextmanager
-    async def _stream(self, address: str) -> AsyncIterator[RawStream]:
+    async def _stream(self, address: str) -> AsyncIterator[tuple[RawStream, Proof]]:
         channel = await self._dialer.channel(address)
         try:
-            yield channel.stream_stream(TRANSFER_SNAPSHOT)()
+            proof = await self._dialer.proof(channel)
+            yield channel.stream_stream(TRANSFER_SNAPSHOT)(metadata=proof.metadata), proof
         finally:
             await channel.close()
 
-    async def _send_once(self, call: RawStream, transfer: _Transfer) -> None:
+    async def _send_once(self, call: RawStream, proof: Proof, transfer: _Transfer) -> None:
         """Send what the receiver lacks. Raise AioRpcError, InvalidStateError, TimeoutError, OSError if it breaks."""
         async with asyncio.timeout(self._dialer.options.greeting_seconds):
             await call.write(transfer.header)
             response = await _response(call)
+            await proof.check(call)
         # An answer in the middle is a refusal; read beside the writing, or a failing write would hide it.
         answer = asyncio.ensure_future(_response(call))
         try:
@@ -302,6 +305,7 @@ class SnapshotSender:
 
 
 _FINAL: Final = (
+    grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.UNIMPLEMENTED,

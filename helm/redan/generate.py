@@ -23,7 +23,16 @@ CHART = Path(__file__).resolve().parent
 TABLE_BEGINS = "<!-- values: written by generate.py -->\n"
 TABLE_ENDS = "<!-- end of values -->\n"
 # The chart says these itself, from other values.
-OWNED = {"name", "data_dir", "initial_cluster", "join", "requirepass", "protected_mode", "shutdown_timeout_seconds"}
+OWNED = {
+    "name",
+    "data_dir",
+    "initial_cluster",
+    "join",
+    "requirepass",
+    "protected_mode",
+    "cluster_secret",
+    "shutdown_timeout_seconds",
+}
 OWNED_ENDINGS = ("_addr",)
 # Files of certificates would have to be mounted, and the chart mounts none yet.
 FILES = ("peer_tls_cert", "peer_tls_key", "peer_tls_ca")

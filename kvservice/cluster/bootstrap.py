@@ -51,6 +51,14 @@ REMIND_SECONDS: Final = 5.0
 log = Log("cluster")
 
 
+_FINAL: Final = (
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.UNAUTHENTICATED,
+)
+"""How a node refuses one that asks to join; asking again would get the same answer."""
+
+
 class BootstrapRefused(Exception):  # noqa: N818 - it says what happened
     """The settings do not fit what the other nodes say; waiting would change nothing."""
 
@@ -239,7 +247,7 @@ async def join(newcomer: Newcomer, addresses: Sequence[str], asker: Asker) -> Ch
             if response.leader_address:
                 queue.insert(0, response.leader_address)
         except grpc.aio.AioRpcError as error:
-            if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT):
+            if error.code() in _FINAL:
                 raise BootstrapRefused(f"{address} refuses: {error.details()}") from error
             problem = f"{address}: {_text_of(error)}"
         except (OSError, ValueError) as error:

@@ -32,6 +32,7 @@ from replication.core import membership
 from replication.core.membership import Configuration
 from replication.peer_channel import Dialer, PeerOptions, PeerTls
 from replication.peer_greeting import Introduction, NodeIdentity
+from replication.peer_secret import ClusterSecret
 from replication.peer_server import PeerServer
 from replication.peer_servicer import Attached, ForwardStream, PeerServicer, RpcRefused
 from replication.peers import PeerEvent, Peers
@@ -41,6 +42,9 @@ from replication.wire import StateDigest
 
 if TYPE_CHECKING:
     from replication.node import Node
+
+REFUSED_NAMES_MAX: Final = 128
+"""Names of callers that were refused and are remembered: twice the members that a cluster can have."""
 
 log = Log("peers")
 
@@ -75,13 +79,18 @@ class PeerPlane:
         options = PeerOptions(snapshot_bytes_per_second=config.snapshot_transfer_bytes_per_second)
         tls = _tls_of(config)
         self.identity = NodeIdentity(config.name, incarnation)
-        self.dialer = Dialer(options, tls)
+        secret = ClusterSecret(config.cluster_secret) if config.cluster_secret else None
+        self.dialer = Dialer(options, tls, name=config.name, secret=secret)
+        self._refused: dict[str, str] = {}
+        """Why callers were refused that were not let in since, by the name that they gave."""
         self.servicer = PeerServicer(
             self.identity,
             introduce=self._introduce,
             join=self._join,
             on_greeted=self._greeted,
             on_unheard=lambda sender: self.peers.unheard(sender),
+            on_refused=self._log_refusal,
+            secret=secret,
         )
         self._server = PeerServer(str(config.peer_addr), self.servicer, options, tls)
         sender = SnapshotSender(
@@ -260,8 +269,17 @@ class PeerPlane:
     # -- what happens -------------------------------------------------------------------------------------------------
 
     def _greeted(self, introduction: Introduction) -> None:
+        self._refused.pop(introduction.name, None)
         self._meet(introduction)
         self.peers.greeted(introduction)
+
+    def _log_refusal(self, name: str, address: str, text: str) -> None:
+        """Say who was not let in and why, once for each reason: a peer tries again every second."""
+        if self._refused.pop(name, "") != text:
+            log.warning(Event.PEER_REFUSED, peer=name, address=address.partition(":")[2], text=text)
+        while len(self._refused) >= REFUSED_NAMES_MAX:
+            del self._refused[next(iter(self._refused))]
+        self._refused[name] = text
 
     def _happened(self, event: PeerEvent, peer: str, text: str) -> None:
         name, write = _EVENTS[event]

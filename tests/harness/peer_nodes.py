@@ -20,6 +20,7 @@ from replication.core.membership import Configuration
 from replication.core.messages import InstallSnapshot, Message
 from replication.peer_channel import Dialer, PeerOptions, PeerTls
 from replication.peer_greeting import NodeIdentity
+from replication.peer_secret import ClusterSecret
 from replication.peer_server import PeerServer
 from replication.peer_servicer import Attached, ForwardStream, PeerServicer, RpcRefused
 from replication.peers import PeerEvent, Peers
@@ -107,6 +108,7 @@ class PeerNode:
         disk: Disk | None = None,
         forward: Callable[[ForwardStream], Awaitable[None]] = echo,
         attached: bool = True,
+        secret: str = "",
     ) -> None:
         self.name = name
         self.directory = directory
@@ -115,7 +117,10 @@ class PeerNode:
         self.listener = Listener()
         self.defects: list[BaseException] = []
         self.identity = NodeIdentity(name, incarnation, cluster_id=cluster_id, resp_address=f"{name}:6379")
-        self.dialer = Dialer(options, tls)
+        self.secret = ClusterSecret(secret) if secret else None
+        self.dialer = Dialer(options, tls, name=name, secret=self.secret)
+        self.refused: list[tuple[str, str]] = []
+        """Who was not let in, by the name that it gave, and why."""
         self.receiver = SnapshotReceiver(directory, self.disk, self.listener.snapshot_received)
         self.useless: list[tuple[Path | None, str]] = []
         """Snapshots of this node that nobody can use, and why."""
@@ -133,6 +138,8 @@ class PeerNode:
             on_greeted=lambda introduction: self.peers.greeted(introduction),
             on_unheard=lambda sender: self.peers.unheard(sender),
             on_defect=self.defects.append,
+            on_refused=lambda caller, _address, text: self.refused.append((caller, text)),
+            secret=self.secret,
         )
         self.peers = Peers(
             self.identity, self.dialer, self.sender, hears=self.servicer.hears, on_event=self.listener.note

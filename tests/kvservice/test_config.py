@@ -170,6 +170,21 @@ def test_a_secret_comes_from_a_file_without_its_line_end(tmp_path: Path) -> None
     assert "longer than" in refused({"requirepass_file": "/dev/zero"})[0]
 
 
+@pytest.mark.parametrize("name", ["requirepass", "cluster_secret"])
+@pytest.mark.parametrize("content", ["", "\n", "\r\n"])
+def test_a_file_without_a_secret_does_not_mean_that_there_is_none(tmp_path: Path, name: str, content: str) -> None:
+    file = tmp_path / "empty"
+    file.write_text(content)
+    assert f"{file} does not hold a secret: it is empty" in refused({f"{name}_file": str(file)})[0]
+
+
+def test_a_cluster_secret_that_is_too_short_is_refused_without_being_shown() -> None:
+    (problem,) = refused({"cluster_secret": "hunter2-hunter2"})
+    assert problem.endswith("cluster_secret has 15 characters, and 16 are the least")
+    assert "hunter2" not in problem
+    assert load_config({"cluster_secret": "hunter2-hunter2-"}, {}).config.cluster_secret == "hunter2-hunter2-"
+
+
 def test_a_secret_never_shows(tmp_path: Path) -> None:
     assert "hunter2" not in refused({"requirepass": "hunter2" * 100})[0]
     loaded = load_config({"requirepass": "hunter2"}, {})

@@ -337,3 +337,17 @@ class JoinResponse(_message.Message):
     leader_address: str
     configuration: bytes
     def __init__(self, accepted: _Optional[bool] = ..., cluster_id: _Optional[str] = ..., leader: _Optional[str] = ..., leader_address: _Optional[str] = ..., configuration: _Optional[bytes] = ...) -> None: ...
+
+class ChallengeRequest(_message.Message):
+    __slots__ = ("name", "nonce")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    nonce: bytes
+    def __init__(self, name: _Optional[str] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+
+class ChallengeResponse(_message.Message):
+    __slots__ = ("nonce",)
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    nonce: bytes
+    def __init__(self, nonce: _Optional[bytes] = ...) -> None: ...

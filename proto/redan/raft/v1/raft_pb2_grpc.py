@@ -60,6 +60,11 @@ class RaftServiceStub:
                 request_serializer=redan_dot_raft_dot_v1_dot_raft__pb2.JoinRequest.SerializeToString,
                 response_deserializer=redan_dot_raft_dot_v1_dot_raft__pb2.JoinResponse.FromString,
                 _registered_method=True)
+        self.Challenge = channel.unary_unary(
+                '/redan.raft.v1.RaftService/Challenge',
+                request_serializer=redan_dot_raft_dot_v1_dot_raft__pb2.ChallengeRequest.SerializeToString,
+                response_deserializer=redan_dot_raft_dot_v1_dot_raft__pb2.ChallengeResponse.FromString,
+                _registered_method=True)
 
 
 class RaftServiceServicer:
@@ -105,6 +110,15 @@ class RaftServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Challenge(self, request, context):
+        """Begins the proof of the cluster secret. Where nodes have one, every other call carries in its metadata the number
+        that this answered (redan-nonce-bin) and a proof (redan-proof-bin), and its answer begins with a proof of the other
+        side in the initial metadata. A call without is refused with UNAUTHENTICATED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RaftServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -132,6 +146,11 @@ def add_RaftServiceServicer_to_server(servicer, server):
                     servicer.Join,
                     request_deserializer=redan_dot_raft_dot_v1_dot_raft__pb2.JoinRequest.FromString,
                     response_serializer=redan_dot_raft_dot_v1_dot_raft__pb2.JoinResponse.SerializeToString,
+            ),
+            'Challenge': grpc.unary_unary_rpc_method_handler(
+                    servicer.Challenge,
+                    request_deserializer=redan_dot_raft_dot_v1_dot_raft__pb2.ChallengeRequest.FromString,
+                    response_serializer=redan_dot_raft_dot_v1_dot_raft__pb2.ChallengeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -270,6 +289,33 @@ class RaftService:
             '/redan.raft.v1.RaftService/Join',
             redan_dot_raft_dot_v1_dot_raft__pb2.JoinRequest.SerializeToString,
             redan_dot_raft_dot_v1_dot_raft__pb2.JoinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Challenge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redan.raft.v1.RaftService/Challenge',
+            redan_dot_raft_dot_v1_dot_raft__pb2.ChallengeRequest.SerializeToString,
+            redan_dot_raft_dot_v1_dot_raft__pb2.ChallengeResponse.FromString,
             options,
             channel_credentials,
             insecure,
