@@ -59,6 +59,9 @@ class Housekeeping:
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self._ticks += 1
         service = self._service
+        if service.stats.is_cron_paused:
+            self._due_s = now_s + TICK_SECONDS
+            return
         service.stats.latency.note("event-loop", (now_s - self._due_s) * 1000)
         service.stats.latency.note("aof-fsync-always", service.wal_stats.take_longest_sync_seconds() * 1000)
         self._due_s = now_s + TICK_SECONDS

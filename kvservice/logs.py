@@ -46,6 +46,8 @@ class Event(StrEnum):
     SNAPSHOT_STARTED = "snapshot_started"
     SNAPSHOT_FINISHED = "snapshot_finished"
     SNAPSHOT_FAILED = "snapshot_failed"
+    KEYSPACE_RELOADED = "keyspace_reloaded"
+    KEYSPACE_NOT_RELOADED = "keyspace_not_reloaded"
 
     CLUSTER_AWAITED = "cluster_awaited"
     CLUSTER_ENTERED = "cluster_entered"

@@ -47,9 +47,12 @@ class Runner:
         self.wait_for_time: Callable[[Call], None] = _unexpected
         """Lets the rest of a call of reads wait for an entry that moves time."""
         self.on_refused: Callable[[Batch, ReplicationError], None] = _unexpected
+        self.on_applied: Callable[[Batch], None] = lambda _batch: None
         self.on_leader: Callable[[str | None, bool, int], None] = lambda _leader, _is_leader, _term: None
         self.on_configuration: list[Callable[[Configuration], None]] = []
         self.on_restore: Callable[[InstallSnapshot], None] = _unexpected
+        self.follow: Callable[[Entry], None] | None = None
+        """Told every entry that is about to be applied, while somebody keeps a second keyspace (kvservice/reload)."""
         self.watch(10_000, 0)
 
     def watch(self, slow_us: int, latency_ms: int) -> None:
@@ -120,6 +123,8 @@ class Runner:
 
     def apply(self, entry: Entry, batch: object | None) -> None:
         """Apply a committed entry and answer those who wait for it."""
+        if self.follow is not None:
+            self.follow(entry)
         machine = self.machine
         machine.begin_entry(entry.index, entry.term, entry.stamp_ms, entry.payload)
         if entry.kind == EntryKind.COMMANDS:
@@ -140,6 +145,7 @@ class Runner:
             if session.held and not session.pending:
                 released.append(session)
         machine.end_entry()
+        self.on_applied(batch)
         for session in released:
             self._release(session)
 

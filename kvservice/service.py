@@ -29,10 +29,12 @@ from kvservice.commands.ports import GroupPort, SnapshotsPort, WalStatsPort
 from kvservice.commands.reply import ErrorReply, Pending, Reply
 from kvservice.commands.table import Args, Command, CommandTable
 from kvservice.config import Config
+from kvservice.dataset_walks import DatasetWalks
 from kvservice.errors import Loading, OutOfMemory, Overloaded, RedanError, RequestError, ShuttingDown
 from kvservice.forwarding.forwarder import Forwarder
 from kvservice.gateway.resp import encode_commands
 from kvservice.holds import Holds
+from kvservice.inner_caller import InnerCaller
 from kvservice.keyspace.machine import InternalError, Machine
 from kvservice.router import Router
 from kvservice.runner import Runner
@@ -94,6 +96,8 @@ class Service:
         """Why data commands are refused now: loading or draining; None when serving."""
         self.holds = Holds(self.release, call_later)
         self.start_save: Callable[[], Pending] = Pending
+        self.start_reload: Callable[[], Pending] = Pending
+        self.digest = DatasetWalks(machine, call_later).digest
         self.begin_shutdown: Callable[[], None] = lambda: None
         self.on_config_changed: list[Callable[[frozenset[str]], None]] = []
         self.make_room: Callable[[], bool] = lambda: True
@@ -157,6 +161,14 @@ class Service:
     def save(self) -> Pending:
         """Start a snapshot; the reply is OK or the error. Raises RequestError while one is being written."""
         return self.start_save()
+
+    def reload(self) -> Pending:
+        """Save, load, compare and exchange the keys; see kvservice/reload."""
+        return self.start_reload()
+
+    def ask(self, db: int, commands: list[Args], answered: Callable[[list[Reply]], None]) -> None:
+        """Run commands of the data plane where they have to run; ``answered`` gets their replies, all at once."""
+        InnerCaller(self, db, answered).ask(commands)
 
     def shutdown(self) -> None:
         """Begin an orderly stop."""
@@ -368,7 +380,7 @@ class Service:
         self.router.move_time()
 
     def flush(self) -> None:
-        """Propose this turn's batch."""
+        """Propose what waits for company."""
         self.router.flush()
 
 

@@ -81,6 +81,8 @@ class Stats:
         self.peak_memory_bytes = 0
         self.is_expiring_actively = True
         """False while DEBUG SET-ACTIVE-EXPIRE 0 holds: then keys vanish when read, and are not removed before."""
+        self.is_cron_paused = False
+        """True while DEBUG PAUSE-CRON 1 holds: nothing happens by itself ten times a second."""
         self._clear_counts()
 
     def _clear_counts(self) -> None:

@@ -34,6 +34,7 @@ from kvservice.errors import Loading, RedanError, RequestError
 from kvservice.forwarding.streams import dial, serve_forward
 from kvservice.keyspace.machine import Machine
 from kvservice.logs import Event, Log
+from kvservice.reload import Reload
 from kvservice.service import Service
 from kvservice.snapshots import Snapshots
 from persistence.data_dir import DataDir
@@ -140,6 +141,9 @@ class Group:
         self.snapshots.last_index = opened.snapshot_index
         service.snapshots = self.snapshots
         service.start_save = self.snapshots.save
+        service.start_reload = Reload(
+            self._directory.snapshots, self._disk, service.runner, self.snapshots, self._new_machine, self._spawn
+        ).start
         planes.log_opened(opened.wal.stats)
         self._attach(self.node)
         self._is_quarantined = opened.raft.is_quarantined

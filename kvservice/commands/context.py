@@ -23,7 +23,7 @@ class Chance(Protocol):
 class Context:
     """The world of data commands. One object for each machine, reused for every command."""
 
-    __slots__ = ("applying", "chance", "clock", "databases", "db", "hits", "misses", "once")
+    __slots__ = ("applying", "chance", "clock", "databases", "db", "hits", "index", "misses", "once")
 
     def __init__(self, clock: Clock, databases: list[Database], chance: Chance) -> None:
         self.clock = clock
@@ -34,6 +34,8 @@ class Context:
         """First replies to writes with a request id: part of the state."""
         self.applying = False
         """True while an entry of the log is applied; False for a read outside the log."""
+        self.index = 0
+        """Index of the entry that was applied last, or is being applied."""
         self.hits = 0
         """Successful key look-ups of read commands since the last CONFIG RESETSTAT (local, not part of the state)."""
         self.misses = 0

@@ -40,8 +40,11 @@ def encoding(ctx: Context, args: Args) -> Reply:
 def reference_count(ctx: Context, args: Args) -> Reply:
     """Answer how many references Redis would count."""
     value: Value | None = ctx.db.get(args[2])
-    if value is None:
-        return None
+    return None if value is None else references_of(value)
+
+
+def references_of(value: Value) -> int:
+    """Return how many references Redis would count."""
     return SHARED_COUNT if type(value) is int and 0 <= value < SHARED_INTEGERS else 1
 
 

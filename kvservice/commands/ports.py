@@ -259,6 +259,21 @@ class ServicePort(Protocol):
     def save(self) -> Pending:
         """Start a snapshot; the reply is OK or the error. Raises RequestError while one is being written."""
 
+    def ask(self, db: int, commands: list[Args], answered: Callable[[list[Reply]], None]) -> None:
+        """Run commands of the data plane where they have to run; ``answered`` gets their replies, all at once.
+
+        Those of nodes among themselves may be among them. Not a transaction.
+        """
+
+    def digest(self) -> Pending:
+        """Compute the digest of this node's keys as they are now; the reply is its 40 digits."""
+
+    def reload(self) -> Pending:
+        """Save, load, compare and exchange the keys; the reply is OK or the error.
+
+        Raises RequestError while one is under way, or while a snapshot is being written.
+        """
+
     def shutdown(self) -> None:
         """Begin an orderly stop."""
 

@@ -11,6 +11,7 @@ from kvservice.commands import (
     bitfield,
     bits,
     counters,
+    debug_reads,
     dump,
     expire,
     keys,
@@ -27,3 +28,4 @@ FAMILIES: Final = (strings, counters, lcs, bits, bitfield, keys, expire, scan, d
 
 TABLE: Final = CommandTable(row for family in FAMILIES for row in family.ROWS)
 TABLE.add_internal(once.rows(TABLE.find))
+TABLE.add_internal(debug_reads.ROWS)

@@ -22,6 +22,7 @@ from kvservice.keyspace.digest import ChainState, StateDigests
 from kvservice.keyspace.image import ImageLoader, SnapshotWalk
 from kvservice.keyspace.memory import MemoryMeter
 from kvservice.keyspace.slots import slot_of
+from kvservice.keyspace.values import Value
 
 
 class InternalError(RedanError):
@@ -36,6 +37,18 @@ class SlotSaver(Protocol):
 
     def save_before(self, slot: int) -> None:
         """Save a slot's image now unless it is saved already."""
+
+
+class Savers:
+    """Several walks at one time."""
+
+    def __init__(self, *savers: SlotSaver) -> None:
+        self._savers = savers
+
+    def save_before(self, slot: int) -> None:
+        """Let each save the slot."""
+        for saver in self._savers:
+            saver.save_before(slot)
 
 
 class Machine:
@@ -61,7 +74,10 @@ class Machine:
         """Members as of the last applied entry, encoded (replication/core/membership); empty before any is known."""
         self._payload = b""
         """Payload of the entry that is being applied."""
-        self.snapshot: SlotSaver | None = None
+        self._snapshot: SlotSaver | None = None
+        self._digesting: SnapshotWalk | None = None
+        self._saver: SlotSaver | None = None
+        """What has to save a slot before it changes: the walk that is under way, or both."""
         self.failures: list[tuple[Command, RedanError]] = []
         """Commands that failed since the caller last looked; it clears the list."""
         self.on_defect: Callable[[Command, BaseException], None] = lambda _row, _error: None
@@ -75,7 +91,7 @@ class Machine:
         context = self.context
         context.applying = True
         context.chance = self._chance_for(index)
-        self.index = index
+        self.index = context.index = index
         self.term = term
         self._payload = payload
 
@@ -83,6 +99,35 @@ class Machine:
         """Leave the entry, all of whose commands ran: what runs next is a read."""
         self.context.applying = False
         self.digests.add(self.index, self.term, self.clock.stamp_ms, self._payload)
+
+    @property
+    def snapshot(self) -> SlotSaver | None:
+        """The walk of the snapshot that is being taken."""
+        return self._snapshot
+
+    @snapshot.setter
+    def snapshot(self, walk: SlotSaver | None) -> None:
+        self._snapshot = walk
+        self._join_savers()
+
+    @property
+    def digesting(self) -> SnapshotWalk | None:
+        """The walk of the digest that is being computed; put None into it when it has ended."""
+        return self._digesting
+
+    @digesting.setter
+    def digesting(self, walk: SnapshotWalk | None) -> None:
+        self._digesting = walk
+        self._join_savers()
+
+    def _join_savers(self) -> None:
+        first, second = self._snapshot, self._digesting
+        self._saver = Savers(first, second) if first is not None and second is not None else first or second
+
+    def begin_digest(self) -> SnapshotWalk:
+        """Begin a walk over the keys as they are now, for their digest."""
+        self.digesting = walk = SnapshotWalk(self.databases)
+        return walk
 
     def begin_walk(self) -> SnapshotWalk:
         """Begin a snapshot of the state as it is now; put None into ``snapshot`` when it has ended."""
@@ -96,7 +141,7 @@ class Machine:
 
     def stand_at(self, index: int, term: int, stamp_ms: int, chain: ChainState | None) -> None:
         """Take the position of a snapshot that was loaded; ``chain`` is what it carries of the digest."""
-        self.index = index
+        self.index = self.context.index = index
         self.term = term
         self.clock.stamp_ms = self.clock.now_ms = stamp_ms
         self.digests.stand_at(stamp_ms, chain)
@@ -115,6 +160,33 @@ class Machine:
         self.stand_at(fresh.index, fresh.term, fresh.clock.stamp_ms, fresh.digests.state())
         self.configuration = fresh.configuration
 
+    def is_equal(self, other: Machine) -> bool:
+        """Tell whether both stand at the same entry of the same history; the keys are not looked at."""
+        ours, theirs = self.digests.state(), other.digests.state()
+        return self.index == other.index and ours == theirs and self.once.digest == other.once.digest
+
+    def has_same_slot(self, other: Machine, slot: int) -> bool:
+        """Tell whether the live keys of a slot have the same values, inner forms and deadlines in both."""
+        stamp_ms = self.clock.stamp_ms
+        for ours, theirs in zip(self.databases, other.databases, strict=True):
+            if (ours.values[slot] or theirs.values[slot]) and not (
+                _are_alike(ours, theirs, slot) or _live(ours, slot, stamp_ms) == _live(theirs, slot, stamp_ms)
+            ):
+                return False
+        return True
+
+    def adopt(self, twin: Machine) -> None:
+        """Take the keys of a machine that holds the same state in place of ours, which the reaper frees.
+
+        What is known of the use of keys stays. A walk that is under way goes on with the old dicts, which change no
+        more.
+        """
+        for ours, theirs in zip(self.databases, twin.databases, strict=True):
+            access, ours.access = ours.access, None
+            ours.clear()
+            ours.swap(theirs)
+            ours.access = access
+
     def begin_read(self, wall_clock_ms: int) -> None:
         """Let reads see ``wall_clock_ms``, but never a time before the last stamp."""
         clock = self.clock
@@ -123,7 +195,7 @@ class Machine:
     def execute_alike(self, db: int, row: Command, commands: list[Args]) -> list[Reply]:
         """Do what ``execute`` does for commands of one row and one length; hot."""
         context = self.context
-        if self.snapshot is not None and context.applying:
+        if self._saver is not None and context.applying:
             return self.execute(db, [row] * len(commands), commands)
         context.db = self.databases[db]
         if row.run_group is not None and len(commands) > 1:
@@ -150,8 +222,8 @@ class Machine:
         """
         context = self.context
         context.db = self.databases[db]
-        if self.snapshot is not None and context.applying:
-            return self._execute_saving(self.snapshot, rows, commands)
+        if self._saver is not None and context.applying:
+            return self._execute_saving(self._saver, rows, commands)
         replies: list[Reply] = []
         for row, args in zip(rows, commands, strict=True):
             try:
@@ -180,8 +252,8 @@ class Machine:
 
     def save_before(self, slot: int) -> None:
         """Save a slot for a running snapshot before housekeeping changes it."""
-        if self.snapshot is not None:
-            self.snapshot.save_before(slot)
+        if self._saver is not None:
+            self._saver.save_before(slot)
 
     def replay(self, payload: bytes) -> None:
         """Apply the commands of an entry that this node did not propose in this run."""
@@ -218,3 +290,23 @@ class Machine:
             raise error
         self.on_defect(row, error)
         return self._failed(row, InternalError(f"internal error in '{row.name}': {type(error).__name__}"))
+
+
+def _are_alike(ours: Database, theirs: Database, slot: int) -> bool:
+    """Tell whether all that is stored in a slot is the same, at C speed; False if it may be the same nevertheless."""
+    values, others = ours.values[slot], theirs.values[slot]
+    return (
+        values == others
+        and list(map(type, values.values())) == list(map(type, others.values()))
+        and ours.expires[slot] == theirs.expires[slot]
+    )
+
+
+def _live(db: Database, slot: int, stamp_ms: int) -> dict[bytes, tuple[type, Value, int]]:
+    """Return what the live keys of a slot have: type, value, deadline in ms or 0."""
+    deadlines = db.expires[slot] or {}
+    return {
+        key: (type(value), value, due_ms)
+        for key, value in db.values[slot].items()
+        if (due_ms := deadlines.get(key, 0)) == 0 or due_ms > stamp_ms
+    }

@@ -18,6 +18,8 @@ from kvservice.commands.table import Args
 from kvservice.config import Config
 from kvservice.errors import RedanError, RequestError
 from kvservice.keyspace.database import Clock, Database
+from kvservice.keyspace.dataset_digest import DatasetDigest, shown
+from kvservice.keyspace.image import SnapshotWalk
 from kvservice.session import Session
 from kvservice.stats import Stats
 
@@ -146,6 +148,8 @@ class FakeService:
         self.paused: tuple[int, bool] | None = None
         self.is_stopping = False
         self.saves: list[Pending] = []
+        self.reloads: list[Pending] = []
+        self.asked: list[list[Args]] = []
         self.timers: list[tuple[float, Callable[[], None]]] = []
         self.changed: list[frozenset[str]] = []
 
@@ -179,6 +183,35 @@ class FakeService:
         """Remember."""
         self.waits.append((timeout_ms, answer, is_enough))
         return Pending()
+
+    def ask(self, db: int, commands: list[Args], answered: Callable[[list[Reply]], None]) -> None:
+        """Run commands of the data plane at once, on this node's keyspace."""
+        self.asked.append(commands)
+        context = self.machine.context
+        context.db = self.machine.databases[db]
+        replies: list[Reply] = []
+        for args in commands:
+            row = TABLE.find_any(args[0])
+            assert row is not None
+            try:
+                replies.append(row.run(context, args))
+            except RedanError as error:
+                replies.append(ErrorReply(error))
+        answered(replies)
+
+    def digest(self) -> Pending:
+        """Walk over the keys at once."""
+        pending = Pending()
+        walk, digest = SnapshotWalk(self.machine.databases), DatasetDigest(self.machine.context.clock.stamp_ms)
+        while (chunk := walk.next_slice(1000)) is not None:
+            digest.add(chunk)
+        pending.resolve(Status(shown(digest.total())))
+        return pending
+
+    def reload(self) -> Pending:
+        """Remember."""
+        self.reloads.append(Pending())
+        return self.reloads[-1]
 
     def shutdown(self) -> None:
         """Remember."""

@@ -155,6 +155,24 @@ def test_nothing_expires_while_something_forbids_it(ticker: Ticker, reason: str)
     assert bench.machine.databases[0].key_count == 1
 
 
+def test_nothing_happens_by_itself_while_debug_has_paused_it(ticker: Ticker) -> None:
+    bench = ticker.bench
+    calls: list[str] = []
+    ticker.housekeeping.each_tick.append(lambda: calls.append("a"))
+    bench.run(bench.peer(), "SET k v PX 100")
+    bench.stats.is_cron_paused = True
+    for _ in range(20):
+        ticker.tick()
+        ticker.settle()
+    assert (calls, ticker.listener.looks, bench.machine.databases[0].key_count) == ([], 0, 1)
+    bench.stats.is_cron_paused = False
+    for _ in range(5):
+        ticker.tick()
+        ticker.settle()
+    assert calls == ["a"] * 5
+    assert bench.machine.databases[0].key_count == 0
+
+
 def test_others_are_called_each_tick_and_idle_connections_looked_for_each_tenth(ticker: Ticker) -> None:
     calls: list[str] = []
     ticker.housekeeping.each_tick += [lambda: calls.append("a"), lambda: calls.append("b")]

@@ -9,6 +9,7 @@ from kvservice.gateway.resp import encode_commands
 from kvservice.keyspace.access import AccessTable
 from kvservice.keyspace.machine import Machine
 from kvservice.keyspace.reaper import reap_slice
+from kvservice.keyspace.slots import slot_of
 
 START_MS = 1_700_000_000_000
 
@@ -67,3 +68,39 @@ def test_a_walk_that_is_under_way_keeps_the_old_state() -> None:
     while (chunk := walk.next_slice(100)) is not None:
         loader.load(chunk)
     assert dict(other.databases[0].items()) == {b"old": 1}
+
+
+def test_a_twin_is_adopted_with_what_is_known_of_the_use_of_keys() -> None:
+    lines = ["SET a 1", "SET b 2 EX 9", "SET c 3"]
+    ours, twin = machine_with(*lines), machine_with(*lines)
+    access = ours.databases[0].access = AccessTable(START_MS)
+    access.touch(b"a", START_MS + 5000)
+    idle_ms = access.idle_ms(b"a", START_MS + 90_000)
+    walk = ours.begin_walk()
+    assert ours.is_equal(twin)
+    assert ours.has_same_slot(twin, slot_of(b"a"))
+    theirs = twin.databases[0].values
+    ours.adopt(twin)
+    assert ours.databases[0].values is theirs
+    assert ours.databases[0].access is access
+    assert access.idle_ms(b"a", START_MS + 90_000) == idle_ms < 90_000
+    assert ours.databases[0].expiry_count == 1
+    apply(ours, 4, "SET a changed")
+    copy = Machine(TABLE, 4, random.Random)
+    loader = copy.loader()
+    while (chunk := walk.next_slice(100)) is not None:
+        loader.load(chunk)
+    assert dict(copy.databases[0].items()) == {b"a": 1, b"b": 2, b"c": 3}
+    while reap_slice(ours.databases, 1000):
+        pass
+    assert ours.databases[0].key_count == 3
+
+
+def test_machines_that_differ_are_told_apart() -> None:
+    ours = machine_with("SET a 1", "SET b text")
+    assert not ours.is_equal(machine_with("SET a 1", "SET b other"))
+    assert not ours.is_equal(machine_with("SET a 1"))
+    assert not ours.has_same_slot(machine_with("SET a 1 PX 100000", "SET b text"), slot_of(b"a"))
+    assert not ours.has_same_slot(machine_with("SET a 1", "SET b te", "APPEND b xt"), slot_of(b"b")), "raw is not embstr"
+    assert ours.has_same_slot(machine_with("SET b text", "SET a 1"), slot_of(b"a"))
+    assert not ours.has_same_slot(machine_with("SET a 1", "SET b text", "MOVE b 1"), slot_of(b"b"))
