@@ -30,6 +30,7 @@ READY_SECONDS_MAX: Final = 120.0
 POLL_SECONDS: Final = 0.05
 PODS_MAX: Final = 7
 PASSWORD: Final = "correct horse"
+CLUSTER_SECRET: Final = "correct horse battery staple"
 _ENTER: Final = 'mount --bind "$0" /etc/hosts && exec "$@"'
 
 
@@ -145,12 +146,13 @@ class PodSet:
         self._network = f"127.{80 + os.getpid() % 100}.{time.monotonic_ns() // 1_000_000 % 250}"
 
     def __enter__(self) -> PodSet:
-        for place in ("etc", "secrets"):
+        for place in ("etc", "secrets", "secrets-cluster"):
             (self._folder / place).mkdir()
         for files in self._config_maps:
             for file_name, text in files.items():
                 (self._folder / "etc" / file_name).write_text(text)
         (self._folder / "secrets" / "password").write_text(PASSWORD)
+        (self._folder / "secrets-cluster" / "secret").write_text(CLUSTER_SECRET)
         names = [f"{RELEASE}-redan-{ordinal}" for ordinal in range(PODS_MAX)]
         lines = [f"{self._network}.{ordinal + 1} {name}.{self.domain}" for ordinal, name in enumerate(names)]
         (self._folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines]) + "\n")

@@ -144,7 +144,7 @@ def test_every_pod_is_restricted() -> None:
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert container["resources"]["limits"]["memory"]
-        may_call = manifest["metadata"]["name"].endswith("-password")
+        may_call = manifest["metadata"]["name"].endswith("-secrets")
         assert spec["automountServiceAccountToken"] is may_call
         assert set(container.get("command", ["python"])[:1]) <= {"python", "redan"}, "an image need not have a shell"
     assert seen == {"Pod", "Job", "CronJob", "StatefulSet"}
@@ -201,6 +201,9 @@ def test_a_secret_of_the_operator_is_used_and_none_is_made() -> None:
     volumes = {volume["name"]: volume for volume in one("StatefulSet", *options)["spec"]["template"]["spec"]["volumes"]}
     assert volumes["password"]["secret"]["secretName"] == "redan-login"
     assert volumes["password"]["secret"]["items"] == [{"key": "redan-password", "path": "password"}]
+    assert volumes["cluster-secret"]["secret"]["secretName"] == "redan-login"
+    assert volumes["cluster-secret"]["secret"]["items"] == [{"key": "redan-nodes", "path": "secret"}]
+    assert volumes["peer-tls"]["secret"]["secretName"] == "redan-peers"
 
 
 def test_no_render_holds_a_secret_or_any_chance() -> None:
@@ -212,11 +215,11 @@ def test_no_render_holds_a_secret_or_any_chance() -> None:
     assert "Release.Revision" not in templates
 
 
-def test_the_job_that_makes_the_password_may_create_secrets_and_nothing_else() -> None:
+def test_the_job_that_makes_the_secrets_may_create_secrets_and_nothing_else() -> None:
     role = one("Role")
     assert role["rules"] == [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}]
     weights = {
-        kind: int(one(kind, ends="-password")["metadata"]["annotations"]["helm.sh/hook-weight"])
+        kind: int(one(kind, ends="-secrets")["metadata"]["annotations"]["helm.sh/hook-weight"])
         for kind in ("ServiceAccount", "Role", "RoleBinding", "Job")
     }
     assert weights["ServiceAccount"] <= weights["RoleBinding"] < weights["Job"]
@@ -289,3 +292,40 @@ def test_whoever_wants_no_password_is_not_in_protected_mode() -> None:
     assert variables(*ci_options("one-node-values.yaml"))["REDAN_PROTECTED_MODE"] == "no"
     assert "REDAN_PROTECTED_MODE" not in variables()
     assert "REDAN_REQUIREPASS_FILE" in variables()
+
+
+def test_nodes_have_what_they_prove_to_each_other_and_nobody_else_has() -> None:
+    spec = one("StatefulSet")["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    variables = {variable["name"]: variable.get("value") for variable in container["env"]}
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    assert variables["REDAN_CLUSTER_SECRET_FILE"] == "/run/secrets/redan-cluster/secret"
+    assert mounts["/run/secrets/redan-cluster"]["readOnly"] is True
+    (volume,) = [volume for volume in spec["volumes"] if volume["name"] == "cluster-secret"]
+    assert volume["secret"]["secretName"] == "keys-redan-cluster"
+    assert "REDAN_PEER_TLS_CERT" not in variables
+    others = [
+        manifest for manifest in manifests("--set", "snapshots.enabled=true") if manifest["kind"] in ("Pod", "CronJob")
+    ]
+    assert len(others) == 2
+    assert "redan-cluster" not in json.dumps(others)
+
+
+def test_certificates_of_nodes_are_files_of_the_secret_that_is_named() -> None:
+    options = ci_options("five-nodes-over-zones-values.yaml")
+    (container,) = one("StatefulSet", *options)["spec"]["template"]["spec"]["containers"]
+    files = {variable["value"] for variable in container["env"] if "PEER_TLS" in variable["name"]}
+    assert files == {f"/run/secrets/redan-peer-tls/{name}" for name in ("tls.crt", "tls.key", "ca.crt")}
+    assert "/run/secrets/redan-peer-tls" in {mount["mountPath"] for mount in container["volumeMounts"]}
+
+
+def test_who_wants_no_secret_between_nodes_gets_none() -> None:
+    options = ci_options("one-node-values.yaml")
+    assert "cluster-secret" not in json.dumps(manifests(*options))
+    assert "Job" not in {manifest["kind"] for manifest in manifests(*options)}
+    only = manifests("--set", "clusterSecret.enabled=false")
+    (job,) = [manifest for manifest in only if manifest["kind"] == "Job"]
+    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert [argument for argument in arguments if argument.startswith("--secret=")] == [
+        "--secret=keys-redan-auth/password"
+    ]

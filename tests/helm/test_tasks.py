@@ -108,7 +108,12 @@ def test_the_job_runs_the_file_of_the_folder_with_what_it_asks_for() -> None:
     assert container["command"] == ["python", "-c", (CHART / "files" / "make_secret.py").read_text(encoding="utf-8")]
     code, text = ran(sys.executable, *container["command"][1:], *container["args"], "--help")
     assert code == 0, text
-    assert container["args"] == ["--namespace=shop", "--name=keys-redan-auth", "--key=password", "--instance=keys"]
+    assert container["args"] == [
+        "--namespace=shop",
+        "--secret=keys-redan-auth/password",
+        "--secret=keys-redan-cluster/cluster-secret",
+        "--instance=keys",
+    ]
 
 
 def metrics_of(expressions: str) -> set[str]:

@@ -33,6 +33,11 @@ def refusal(helm: str, *options: str) -> str:
         ("settings.maxmemorie=1gb", ("settings", "maxmemorie", "not allowed")),
         ("settings.name=n1", ("settings", "name", "not allowed")),
         ("settings.requirepass=secret", ("settings", "requirepass", "not allowed")),
+        ("settings.cluster_secret=0123456789abcdef", ("settings", "cluster_secret", "not allowed")),
+        ("settings.protected_mode=false", ("settings", "protected_mode", "not allowed")),
+        ("clusterSecret.existingsecret=x", ("clusterSecret", "existingsecret", "not allowed")),
+        ("clusterSecret.secretKey=a/b", ("secretKey",)),
+        ("peerTls.secret=x", ("peerTls", "secret", "not allowed")),
         ("settings.fsync=sometimes", ("fsync", "always")),
         ("settings.databases=0", ("databases", "1")),
         ("persistence.retention.whenScaled=Keep", ("whenScaled", "Retain")),
@@ -124,5 +129,8 @@ def test_the_notes_say_how_to_reach_it() -> None:
     assert "get secret keys-redan-auth -o go-template='{{index .data \"password\" | base64decode}}'" in text
     alone = notes(*ci_options("one-node-values.yaml"))
     assert "There is no password" in alone
+    assert "whoever reaches the port between them can join" in alone
+    assert "can join" not in text
+    assert "can join" not in notes("--set", "clusterSecret.enabled=false,peerTls.existingSecret=pems")
     assert "when the pod goes, the data is gone" in alone
     assert "get secret" not in alone

@@ -1,9 +1,9 @@
-"""Makes the secret with the password, unless there is one: a job runs this before the first pods.
+"""Makes the secrets of clients and of nodes, unless they exist: a job runs this before the first pods.
 
-Guarantees: a secret that exists is neither read nor changed, so the password stays the same for the life of the
-    namespace's secret. The password has 190 bits from the system's generator, and is printed nowhere. Exit code 0 only
-    when the secret is there.
-Leaves to the caller: the right to create secrets, and taking the secret away when nobody needs it any more.
+Guarantees: a secret that exists is neither read nor changed, so what is in it stays the same for the life of the
+    namespace's secret. Each has 190 bits from the system's generator, and is printed nowhere. Exit code 0 only when all
+    secrets are there.
+Leaves to the caller: the right to create secrets, and taking them away when nobody needs them any more.
 Reference: Kubernetes API, core/v1 Secret; how a pod finds the API: KUBERNETES_SERVICE_HOST and the mounted token.
 """
 
@@ -27,7 +27,7 @@ ANSWER_BYTES_MAX = 65536
 
 
 def manifest(name: str, key: str, instance: str) -> dict[str, object]:
-    """Return a secret with a new password."""
+    """Return a secret with a new password under the key."""
     password = "".join(secrets.choice(ALPHABET) for _ in range(PASSWORD_CHARACTERS))
     labels = {"app.kubernetes.io/name": "redan", "app.kubernetes.io/instance": instance}
     return {
@@ -55,22 +55,28 @@ def create(connection: http.client.HTTPConnection, token: str, namespace: str, s
 
 
 def main() -> None:
-    """Create the secret; exit code 1 if it could not be."""
-    parser = argparse.ArgumentParser(description="Make a secret with a random password, unless it exists.")
-    for option in ("namespace", "name", "key", "instance"):
+    """Create the secrets; exit code 1 if one could not be."""
+    parser = argparse.ArgumentParser(description="Make secrets with a random password each, unless they exist.")
+    for option in ("namespace", "instance"):
         parser.add_argument(f"--{option}", required=True)
+    parser.add_argument("--secret", required=True, action="append", metavar="NAME/KEY", help="may be given again")
     arguments = parser.parse_args()
     trusted = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ.get("KUBERNETES_SERVICE_PORT", "443"))
-    connection = http.client.HTTPSConnection(host, port, timeout=ANSWER_SECONDS, context=trusted)
-    secret = manifest(arguments.name, arguments.key, arguments.instance)
-    status = create(connection, (ACCOUNT / "token").read_text(encoding="ascii"), arguments.namespace, secret)
-    if status == CREATED:
-        print(f"secret: {arguments.name} made")
-    elif status == CONFLICT:
-        print(f"secret: {arguments.name} exists and stays as it is")
-    else:
-        sys.exit(1)
+    token = (ACCOUNT / "token").read_text(encoding="ascii")
+    is_missing = False
+    for named in arguments.secret:
+        name, _, key = named.partition("/")
+        connection = http.client.HTTPSConnection(host, port, timeout=ANSWER_SECONDS, context=trusted)
+        status = create(connection, token, arguments.namespace, manifest(name, key, arguments.instance))
+        connection.close()
+        if status == CREATED:
+            print(f"secret: {name} made")
+        elif status == CONFLICT:
+            print(f"secret: {name} exists and stays as it is")
+        else:
+            is_missing = True
+    sys.exit(1 if is_missing else 0)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,10 @@ helm.sh/chart: {{ printf "%s-%s" $context.Chart.Name $context.Chart.Version | re
 {{ default (printf "%s-auth" (include "redan.fullname" .)) .Values.auth.existingSecret }}
 {{- end -}}
 
+{{- define "redan.clusterSecret" -}}
+{{ default (printf "%s-cluster" (include "redan.fullname" .)) .Values.clusterSecret.existingSecret }}
+{{- end -}}
+
 {{- /* What Pod Security calls restricted, and a root directory that cannot be written. */ -}}
 {{- define "redan.podSecurity" -}}
 runAsNonRoot: true
