@@ -85,6 +85,7 @@ _ROWS: Final = (
     RedisSetting("bind", "resp_addr", lambda config: config.resp_addr.host),
     RedisSetting("port", "resp_addr", lambda config: str(config.resp_addr.port)),
 )
+NO_NAMES: Final[Mapping[str, str]] = {}
 REDIS_SETTINGS: Final[Mapping[str, RedisSetting]] = {row.name: row for row in _ROWS}
 MUTABLE_REDIS_NAMES: Final = frozenset(row.name for row in _ROWS if row.mutable)
 
@@ -94,11 +95,13 @@ def redis_settings(config: Config) -> dict[str, str]:
     return {row.name: row.write(config) for row in _ROWS}
 
 
-def change_redis_settings(config: Config, pairs: Sequence[tuple[str, str]]) -> frozenset[str]:
+def change_redis_settings(
+    config: Config, pairs: Sequence[tuple[str, str]], kept: Mapping[str, str] = NO_NAMES
+) -> frozenset[str]:
     """Do CONFIG SET with names and values as the client sent them; return the fields whose value is another now.
 
     Raises ConfigSetError and changes nothing when a name is unknown, stands twice, cannot change while the node runs,
-    or its value is refused.
+    or its value is refused. ``kept`` has names that may only be given the value they have, with what is said otherwise.
     """
     rows: list[tuple[RedisSetting, str]] = []
     for name, value in pairs:
@@ -111,6 +114,9 @@ def change_redis_settings(config: Config, pairs: Sequence[tuple[str, str]]) -> f
             raise _refusal(row.name, "duplicate parameter")
         rows.append((row, value))
     changes = {row.field: _read(row, value) for row, value in rows}
+    for row, _value in rows:
+        if row.name in kept and changes[row.field] != getattr(config, row.field):
+            raise _refusal(row.name, kept[row.name])
     before = {field: getattr(config, field) for field in changes}
     try:
         config.change(changes)

@@ -2,7 +2,8 @@
 
 Guarantees: CONFIG GET answers every name that Redis 7.2 knows and tools ask for; names that stand for nothing here
     answer what is true of this server (``save`` is empty, ``appendonly`` yes). CONFIG SET changes all or nothing; a
-    fixed name accepts the value it has, because tools write back what they read, and refuses any other.
+    fixed name accepts the value it has, because tools write back what they read, and refuses any other. What the leader
+    decides for all is as fixed while there are several members: set on one, it would change with every leader.
 Leaves to the service: acting on fields that changed (``config_changed``).
 Reference: the Redis command pages of CONFIG; texts of redis-server 7.
 """
@@ -19,6 +20,7 @@ from kvservice.commands.ports import ServerCall, ServerHandler, ServicePort
 from kvservice.commands.reply import OK, Reply
 from kvservice.commands.table import Args, Command
 from kvservice.config_redis import REDIS_SETTINGS, ConfigSetError, change_redis_settings, redis_settings
+from kvservice.config_values import parse_size
 from kvservice.errors import RequestError
 
 PERCENTILES: Final = "latency-tracking-info-percentiles"
@@ -59,6 +61,20 @@ FIXED: Final[Mapping[str, str]] = {
     "cluster-enabled": "no", "cluster-node-timeout": "0", "cluster-announce-ip": "", "cluster-announce-port": "0",
 }  # fmt: skip
 """Names that cannot change here, with their values."""
+
+WHY: Final[Mapping[str, str]] = {
+    "save": "there are no save points: every write is in the log, and snapshots follow snapshot_every_bytes and "
+    "snapshot_every_seconds; only an empty value is accepted",
+    "appendonly": "every write is in the log; only yes is accepted",
+    "notify-keyspace-events": "this version sends no keyspace events; only an empty value is accepted",
+}
+"""What is said to another value of a fixed name, where Redis's own words would leave a reader in the dark."""
+
+OF_THE_CLUSTER: Final = (
+    "the leader decides this for all members, and any of them may lead: change the setting of every node and restart "
+    "one after the other"
+)
+DECIDED_BY_LEADER: Final = {"maxmemory": OF_THE_CLUSTER, "maxmemory-policy": OF_THE_CLUSTER}
 
 HELP: Final = """
 GET <pattern> [<pattern> ...]
@@ -113,13 +129,14 @@ def set_(call: ServerCall, args: Args) -> Reply:
         elif name == PERCENTILES:
             percentiles = _read_percentiles(value)
         elif name in FIXED:
-            if value != FIXED[name]:
-                raise _refusal(name, "can't set immutable config")
+            if not _is_same(value, FIXED[name]):
+                raise _refusal(name, WHY.get(name, "can't set immutable config"))
         else:
             raise RequestError(f"Unknown option or number of arguments for CONFIG SET - '{name}'")
         seen.add(name)
     try:
-        changed = change_redis_settings(call.service.config, own)
+        has_others = len(call.service.group.members()) > 1
+        changed = change_redis_settings(call.service.config, own, DECIDED_BY_LEADER if has_others else {})
     except ConfigSetError as refused:
         raise RequestError(str(refused)) from refused
     if percentiles is not None:
@@ -127,6 +144,18 @@ def set_(call: ServerCall, args: Args) -> Reply:
     if changed:
         call.service.config_changed(changed)
     return OK
+
+
+def _is_same(value: str, fixed: str) -> bool:
+    """Tell whether a value asks for what is the case: yes and no in any letter case, sizes with any unit."""
+    if fixed in ("yes", "no"):
+        return value.lower() == fixed
+    if fixed.isdigit():
+        try:
+            return parse_size(value) == int(fixed)
+        except ValueError:
+            return False
+    return value == fixed
 
 
 def _refusal(name: str, reason: str) -> RequestError:

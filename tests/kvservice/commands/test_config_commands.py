@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from kvservice.commands.config_commands import FIXED
+from kvservice.commands.config_commands import FIXED, OF_THE_CLUSTER, WHY
+from kvservice.commands.ports import MemberView
+from kvservice.config import SETTINGS
 from kvservice.config_redis import REDIS_SETTINGS
 from tests.harness.oracle import Oracle
 from tests.harness.resp2 import bulk_of, parts_of
 from tests.harness.server_plane import Caller
 
+POLICIES = ", ".join(SETTINGS["maxmemory_policy"].choices)
 NAMES_THAT_TOOLS_SET = """
 maxmemory maxmemory-policy maxmemory-samples notify-keyspace-events list-max-listpack-size list-max-ziplist-size
 list-compress-depth hash-max-listpack-entries hash-max-listpack-value zset-max-listpack-entries zset-max-listpack-value
@@ -32,8 +35,33 @@ def test_every_name_that_tools_ask_for_has_a_value(name: str) -> None:
 def test_a_fixed_name_accepts_the_value_it_has_and_no_other(name: str) -> None:
     caller = Caller()
     assert caller.run([b"CONFIG", b"SET", name.encode(), FIXED[name].encode()]) == caller.say("CONFIG SET timeout 0")
-    refused = f"-ERR CONFIG SET failed (possibly related to argument '{name}') - can't set immutable config"
+    reason = WHY.get(name, "can't set immutable config")
+    refused = f"-ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}"
     assert caller.text(f"CONFIG SET {name} another-value") == refused
+
+
+@pytest.mark.parametrize("line", ["appendonly YES", "daemonize No", "hz 10", "stream-node-max-bytes 4kb", 'save ""'])
+def test_a_fixed_name_accepts_its_value_however_it_is_spelled(line: str) -> None:
+    assert Caller().text(f"CONFIG SET {line}") == "OK"
+
+
+@pytest.mark.parametrize("line", ["save 3600", "notify-keyspace-events Egx", "appendonly no"])
+def test_what_clients_set_at_their_start_is_refused_with_the_reason(line: str) -> None:
+    assert WHY[line.split()[0]] in Caller().text(f"CONFIG SET {line}")
+
+
+@pytest.mark.parametrize(("name", "value"), [("maxmemory", "2mb"), ("maxmemory-policy", "allkeys-lru")])
+def test_what_the_leader_decides_for_all_is_not_set_on_one_of_several(name: str, value: str) -> None:
+    caller = Caller()
+    caller.service.group.all_members.append(MemberView("n2", True, "127.0.0.1:6380", "127.0.0.1:7501"))
+    before = caller.map(f"CONFIG GET {name}")[name.encode()]
+    assert isinstance(before, bytes)
+    text = caller.text(f"CONFIG SET timeout 7 {name.upper()} {value}")
+    assert text == f"-ERR CONFIG SET failed (possibly related to argument '{name}') - {OF_THE_CLUSTER}"
+    assert (caller.service.config.timeout, caller.service.changed) == (0, [])
+    assert caller.text(f"CONFIG SET {name} nonsense").endswith(("following: " + POLICIES, "a memory value"))
+    assert caller.text(f"CONFIG SET {name} {before.decode()}") == "OK"
+    assert caller.text("CONFIG SET maxmemory-samples 7") == "OK"
 
 
 def test_names_stand_for_one_thing() -> None:
