@@ -23,7 +23,9 @@ from kvservice.keyspace.values import DEADLINE_BYTES, Value, cost_of
 SlotValues = list[dict[bytes, Value]]
 SlotDeadlines = list[dict[bytes, int] | None]
 
-NO_VALUES: Final[SlotValues] = [{}] * SLOTS
+NO_KEYS: Final[dict[bytes, Value]] = {}
+"""What a slot has before its first key, one for all slots: an empty database would have a megabyte of empty dicts."""
+NO_VALUES: Final[SlotValues] = [NO_KEYS] * SLOTS
 NO_DEADLINES: Final[SlotDeadlines] = [None] * SLOTS
 
 RETIRED_MAX: Final = 16
@@ -179,9 +181,8 @@ class Database:
         values = self.values[slot]
         old = values.get(key)
         if old is None:
-            if self.values is NO_VALUES:
-                self.values = [{} for _ in range(SLOTS)]
-                values = self.values[slot]
+            if values is NO_KEYS:
+                values = self._first_in(slot)
             self.key_count += 1
             self.bytes_used += ((len(key) + 48) & -16) + cost_of(value)  # key_cost, spelled out
             # Between the two bounds a slot has an index if it was fuller once.
@@ -190,6 +191,13 @@ class Database:
         elif type(old) is not type(value) or (type(old) is not int and len(old) != len(value)):  # type: ignore[arg-type]
             self.bytes_used += cost_of(value) - cost_of(old)
         values[key] = value
+
+    def _first_in(self, slot: int) -> dict[bytes, Value]:
+        """Give a slot a dict of its own."""
+        if self.values is NO_VALUES:
+            self.values = NO_VALUES.copy()
+        values = self.values[slot] = {}
+        return values
 
     def crowd(self, slot: int, key: bytes) -> None:
         """Note a key that is about to be new in a slot of very many."""

@@ -292,7 +292,7 @@ def _load_part(
         plain[key] = KINDS_BY_CODE[code].thawed(frozen)
     values: dict[bytes, Value] = plain  # type: ignore[assignment]
     if db.values is NO_VALUES:
-        db.values = [{} for _ in range(SLOTS)]
+        db.values = NO_VALUES.copy()
     db.key_count += len(values)
     # key_cost, spelled out: once for every key of a start.
     db.bytes_used += sum([(len(key) + 48) & -16 for key in values]) + sum(map(cost_of, values.values()))
