@@ -18,7 +18,7 @@ from kvservice.commands.ports import ServerCall, ServerHandler, ServicePort
 from kvservice.commands.reply import OK, Reply, Verbatim
 from kvservice.commands.table import NO_KEYS, Args, Command, KeySpec
 from kvservice.errors import RequestError
-from kvservice.keyspace.database import NO_KEYS, Database
+from kvservice.keyspace.database import EMPTY_SLOT, Database
 from kvservice.keyspace.slots import slot_of
 from kvservice.keyspace.values import DEADLINE_BYTES, cost_of, key_cost
 
@@ -109,7 +109,7 @@ def stats(call: ServerCall, _args: Args) -> Reply:
 
 def _database_overhead(database: Database) -> Reply:
     return {
-        b"overhead.hashtable.main": sum(sys.getsizeof(keys) for keys in database.values if keys is not NO_KEYS),
+        b"overhead.hashtable.main": sum(sys.getsizeof(keys) for keys in database.values if keys is not EMPTY_SLOT),
         b"overhead.hashtable.expires": sum(sys.getsizeof(deadlines) for deadlines in database.expires if deadlines),
         b"overhead.hashtable.slot-to-keys": 0,
     }

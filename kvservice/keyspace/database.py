@@ -23,9 +23,9 @@ from kvservice.keyspace.values import DEADLINE_BYTES, Value, cost_of
 SlotValues = list[dict[bytes, Value]]
 SlotDeadlines = list[dict[bytes, int] | None]
 
-NO_KEYS: Final[dict[bytes, Value]] = {}
+EMPTY_SLOT: Final[dict[bytes, Value]] = {}
 """What a slot has before its first key, one for all slots: an empty database would have a megabyte of empty dicts."""
-NO_VALUES: Final[SlotValues] = [NO_KEYS] * SLOTS
+NO_VALUES: Final[SlotValues] = [EMPTY_SLOT] * SLOTS
 NO_DEADLINES: Final[SlotDeadlines] = [None] * SLOTS
 
 RETIRED_MAX: Final = 16
@@ -181,7 +181,7 @@ class Database:
         values = self.values[slot]
         old = values.get(key)
         if old is None:
-            if values is NO_KEYS:
+            if values is EMPTY_SLOT:
                 values = self._first_in(slot)
             self.key_count += 1
             self.bytes_used += ((len(key) + 48) & -16) + cost_of(value)  # key_cost, spelled out

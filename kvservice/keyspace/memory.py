@@ -16,7 +16,7 @@ from sys import getsizeof
 from typing import Final
 
 from kvservice.keyspace.crowded import BYTES_PER_KEY
-from kvservice.keyspace.database import NO_DEADLINES, NO_KEYS, NO_VALUES, Database
+from kvservice.keyspace.database import EMPTY_SLOT, NO_DEADLINES, NO_VALUES, Database
 from kvservice.keyspace.slots import SHARDS, SLOTS_PER_SHARD
 
 LIST_BYTES: Final = getsizeof(NO_VALUES)
@@ -93,7 +93,7 @@ def shard_bytes(db: Database, shard: int) -> int:
     if db.values is NO_VALUES:
         return 0
     first = shard * SLOTS_PER_SHARD
-    own = [keys for keys in db.values[first : first + SLOTS_PER_SHARD] if keys is not NO_KEYS]
+    own = [keys for keys in db.values[first : first + SLOTS_PER_SHARD] if keys is not EMPTY_SLOT]
     size = LIST_BYTES // SHARDS + sum(map(getsizeof, own))
     if db.expires is not NO_DEADLINES:
         deadlines = [slot for slot in db.expires[first : first + SLOTS_PER_SHARD] if slot is not None]
