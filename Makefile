@@ -44,15 +44,16 @@ run: install ## Serve on the default ports, with the data in ./data
 	exec $(BIN)/redan serve --data-dir ./data
 
 .PHONY: test
-test: check core-coverage pytest ## All checks and the whole test suite; what CI runs
+test: check core-coverage image pytest ## All checks and the whole test suite; what CI runs
 
 .PHONY: check
 check: lint typecheck proto-check config-check helm-check ## All that needs no running of tests
 
 .PHONY: lint
-lint: install ## Ruff: rules and format
+lint: install ## Ruff: rules and format; hadolint for the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint Dockerfile
 
 .PHONY: format
 format: install ## Let ruff repair what it can
@@ -101,6 +102,14 @@ chart-tools: ## Put helm 3 and 4, checkov and the schemas of Kubernetes into bui
 .PHONY: test-helm
 test-helm: install chart-tools helm-check ## Hold the chart against Helm 3 and 4, Kubernetes 1.29 to 1.37, checkov, promtool
 	$(BIN)/python -m pytest -n $(JOBS) tests/helm $(PYTEST_ARGS)
+
+.PHONY: image
+image: install ## Build the image with buildah, where root is, and what reads compose.yaml, into build/image
+	@.ci/build_image
+
+.PHONY: test-image
+test-image: install chart-tools image ## Run the image with runc as Docker, the chart and compose.yaml start it; needs root
+	$(BIN)/python -m pytest -n $(JOBS) tests/image $(PYTEST_ARGS)
 
 .PHONY: pytest
 pytest: install chart-tools ## The test suite alone; PYTEST_ARGS="-k name" narrows it
