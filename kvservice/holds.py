@@ -30,6 +30,11 @@ class Holds:
         """Tell whether the pause holds a command; commands of the server plane pass, so that UNPAUSE can."""
         return row.is_data and (row.is_write or not self._writes_only)
 
+    @property
+    def count(self) -> int:
+        """How many sessions wait."""
+        return sum(not session.is_closed for session in self._sessions.values())
+
     def add(self, session: Session) -> None:
         """Remember a session that was held."""
         self._sessions[session.id] = session

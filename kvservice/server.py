@@ -43,6 +43,7 @@ from kvservice.keyspace.machine import Machine
 from kvservice.keyspace.reaper import reap_slice
 from kvservice.logs import Event, Log, configure, set_level
 from kvservice.loop_lag import LoopLag
+from kvservice.loop_meter import LoopMeter
 from kvservice.memory_limit import MemoryLimit
 from kvservice.planes import Planes
 from kvservice.service import Service
@@ -140,6 +141,8 @@ class Server:
         self.planes = Planes(self.service, self, self.members, self.lag)
         incarnation = directory.count_start(time_ns())
         self.peers = PeerPlane(config, self.members, directory.snapshots, self.disk, directory.salt.hex(), incarnation)
+        self.stats.loop_counts = LoopMeter(loop).read
+        self.stats.peer_bytes = self.peers.bytes_exchanged
         self.group = Group(
             config,
             directory,
@@ -271,6 +274,7 @@ class Server:
             await self._finish_pending(deadline_s)
         if not self._has_failed:
             await self.group.snapshots.save_and_wait()
+        self.service.end_waits()
         self.group.stop()
         for session in list(self.service.sessions.values()):
             session.close(after_replies=True)

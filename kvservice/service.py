@@ -180,9 +180,21 @@ class Service:
         """Wait until other members have the caller's writes; see kvservice/cluster/copies."""
         return Wait(self, session, args, timeout_ms, answer, is_enough).pending
 
+    @property
+    def blocked_clients(self) -> int:
+        """Sessions that wait for a reply of the server plane, or for the end of a pause."""
+        return self.holds.count + sum(session.awaited is not None for session in self.sessions.values())
+
     def drain(self) -> None:
-        """Refuse data commands from now on; what runs is finished."""
+        """Refuse data commands from now on; what runs is finished, and what a pause holds is refused."""
         self.refusal = ShuttingDown()
+        self.holds.unpause()
+
+    def end_waits(self) -> None:
+        """Answer whoever still waits, but for those that asked for the stop: they see the connection end."""
+        for session in list(self.sessions.values()):
+            if session.awaited is not None and session.last_command != "shutdown":
+                session.awaited.resolve(ErrorReply(ShuttingDown()))
 
     # -- submitting ---------------------------------------------------------------------------------------------------
 
@@ -342,6 +354,7 @@ class Service:
         self.stats.answered(row, 1, (ended_ns - arrived_ns) // 1000)
         if isinstance(reply, Pending):
             session.held = True
+            session.awaited = reply
             reply.then(lambda late: self._resolved(call, late))
             return False
         return self._answer(call, reply)
@@ -355,6 +368,7 @@ class Service:
 
     def _resolved(self, call: ServerCall, reply: Reply) -> None:
         session = call.session
+        session.awaited = None
         if not session.is_closed and self._answer(call, reply):
             self._call_soon(lambda: self.release(session))
 

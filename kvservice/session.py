@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from kvservice.commands.reply import Reply
+from kvservice.commands.reply import Pending, Reply
 from kvservice.commands.table import Args
 
 NO_LANE: Final = 0
@@ -53,6 +53,8 @@ class Session:
         """Where the submissions that wait do so (kvservice/router); means nothing while none waits."""
         self.held = False
         self.backlog: deque[list[Args]] = deque()
+        self.awaited: Pending | None = None
+        """Reply of a command of the server plane that takes its time: WAIT, SAVE, DEBUG SLEEP."""
         self.is_closed = False
 
     @property

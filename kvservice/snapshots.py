@@ -106,6 +106,11 @@ class Snapshots:
         return perf_counter() - self._started if self._writer is not None else -1.0
 
     @property
+    def keys_saved(self) -> int:
+        """Keys that the one being written has so far; 0 without one."""
+        return self._walk.items if self._walk is not None else 0
+
+    @property
     def changes_since_last(self) -> int:
         """Entries with writes that no snapshot holds."""
         return self._machine.changes - self._changes_at_last

@@ -82,6 +82,7 @@ class StartingSnapshots:
     last_index = 0
     last_bytes = 0
     current_seconds = -1.0
+    keys_saved = 0
     last_ok = True
     last_seconds = -1.0
     slice_seconds_max = 0.0

@@ -8,6 +8,7 @@ Reference: Redis INFO (stats, commandstats, errorstats, latencystats), `trackIns
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from kvservice.commands.table import Command
@@ -22,6 +23,11 @@ ERRORS_MAX: Final = 128
 RATE_SAMPLES: Final = 16
 """Samples that a rate is the mean of: 1.6 s at ten a second, as in Redis."""
 DEFAULT_PERCENTILES: Final = (50.0, 99.0, 99.9)
+
+
+def _nothing() -> tuple[int, int]:
+    """Stand in for who counts what this node does not have."""
+    return 0, 0
 
 
 class CommandStats:
@@ -83,6 +89,12 @@ class Stats:
         """False while DEBUG SET-ACTIVE-EXPIRE 0 holds: then keys vanish when read, and are not removed before."""
         self.is_cron_paused = False
         """True while DEBUG PAUSE-CRON 1 holds: nothing happens by itself ten times a second."""
+        self.keys_loaded = 0
+        """Keys of the snapshot that the node started with."""
+        self.loop_counts: Callable[[], tuple[int, int]] = _nothing
+        """Turns of the event loop, and nanoseconds that it was not asleep (kvservice/loop_meter)."""
+        self.peer_bytes: Callable[[], tuple[int, int]] = _nothing
+        """Bytes received from and sent to other nodes to replicate: entries, votes, snapshots."""
         self._clear_counts()
 
     def _clear_counts(self) -> None:
@@ -109,6 +121,12 @@ class Stats:
         self.over_limit_now_ms = 0
         """The span that has not ended; 0 below the limit."""
         self.commands_processed = 0
+        self._loop_before = self.loop_counts()
+        self._peers_before = self.peer_bytes()
+        self.turns_rate = Rate()
+        self.work_rate = Rate()
+        self.peer_input_rate = Rate()
+        self.peer_output_rate = Rate()
         self.operations_rate = Rate()
         self.input_rate = Rate()
         self.output_rate = Rate()
@@ -116,6 +134,24 @@ class Stats:
     def reset(self) -> None:
         """Forget every count, as CONFIG RESETSTAT does; the slow log and latency events stay."""
         self._clear_counts()
+
+    @property
+    def loop_totals(self) -> tuple[int, int]:
+        """Turns and nanoseconds of work of the event loop since the last reset."""
+        turns, nanoseconds = self.loop_counts()
+        return turns - self._loop_before[0], nanoseconds - self._loop_before[1]
+
+    @property
+    def peer_totals(self) -> tuple[int, int]:
+        """Bytes received from and sent to other nodes since the last reset."""
+        received, sent = self.peer_bytes()
+        return received - self._peers_before[0], sent - self._peers_before[1]
+
+    @property
+    def microseconds_a_turn(self) -> float:
+        """How long the event loop worked in one turn lately."""
+        turns = self.turns_rate.per_second
+        return self.work_rate.per_second / turns / 1000 if turns else 0.0
 
     def of(self, row: Command) -> CommandStats:
         """Return the counts of a command."""
@@ -173,4 +209,10 @@ class Stats:
         self.operations_rate.sample(now_s, self.commands_processed)
         self.input_rate.sample(now_s, self.net_input_bytes)
         self.output_rate.sample(now_s, self.net_output_bytes)
+        for rates, totals in (
+            ((self.turns_rate, self.work_rate), self.loop_totals),
+            ((self.peer_input_rate, self.peer_output_rate), self.peer_totals),
+        ):
+            for rate, total in zip(rates, totals, strict=True):
+                rate.sample(now_s, total)
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory_bytes)

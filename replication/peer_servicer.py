@@ -113,6 +113,8 @@ class PeerServicer:
         self._on_defect = on_defect or _report
         self._on_refused = on_refused
         self._secret = secret
+        self.bytes_received = 0
+        """Bytes of the messages of peers so far; snapshots are counted by their receiver."""
         self._attached: Attached | None = None
         self._inbound: dict[str, _Inbound] = {}
         self._incarnations: dict[str, int] = {}
@@ -196,6 +198,7 @@ class PeerServicer:
             raw = await _next_request(read)
             if raw is None:
                 return
+            self.bytes_received += len(raw)
             try:
                 messages, digest = decode_request(raw)
             except WireError as error:

@@ -88,6 +88,8 @@ class Peers:
         """Of every link, also of those that are being drained."""
         self._transfers: dict[str, asyncio.Task[None]] = {}
         self._unroutable = 0
+        self._bytes_sent = 0
+        """Of links that have ended."""
         self._said: dict[str, list[str]] = {}
         """Why each peer could not be reached, as far as it was logged: a reason for each address that was tried."""
         self._is_stopped = False
@@ -169,6 +171,11 @@ class Peers:
     def unroutable(self) -> int:
         """Messages that were dropped because nobody has that name."""
         return self._unroutable
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of messages and snapshots sent so far, to peers of now and of before."""
+        return self._bytes_sent + sum(link.counts.bytes_sent for link in self._tasks) + self._snapshots.bytes_sent
 
     def address_of(self, peer: str) -> str:
         """Return where a peer is dialed, or an empty text."""
@@ -271,7 +278,11 @@ class Peers:
             link.said = introduction.peer_address
         task = self._tasks[link] = asyncio.get_running_loop().create_task(link.run(), name=f"peer-{peer}")
         task.add_done_callback(_raise_defect)
-        task.add_done_callback(lambda _task, link=link: self._tasks.pop(link, None))  # type: ignore[misc]
+        task.add_done_callback(lambda _task, link=link: self._link_ended(link))  # type: ignore[misc]
+
+    def _link_ended(self, link: PeerLink) -> None:
+        if self._tasks.pop(link, None) is not None:
+            self._bytes_sent += link.counts.bytes_sent
 
     def _end(self, peer: str) -> None:
         """Drain a link, and cancel it when that takes too long."""

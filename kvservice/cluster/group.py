@@ -127,6 +127,7 @@ class Group:
         )
         if machine is not service.machine:
             service.machine.replace_by(machine)
+        service.stats.keys_loaded = sum(database.key_count for database in service.machine.databases)
         self._charter = opened.charter
         self.wal = opened.wal
         self._start_log(opened.wal)

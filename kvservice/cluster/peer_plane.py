@@ -239,6 +239,11 @@ class PeerPlane:
         address = self._members.addresses_of(leader).peer if leader else ""
         return raft_pb2.JoinResponse(cluster_id=self._members.cluster_id, leader=leader, leader_address=address)
 
+    def bytes_exchanged(self) -> tuple[int, int]:
+        """Return how many bytes came from and went to other nodes to replicate: messages and snapshots."""
+        snapshots = self._receiver.bytes_received if self._receiver is not None else 0
+        return self.servicer.bytes_received + snapshots, self.peers.bytes_sent
+
     # -- where others are ---------------------------------------------------------------------------------------------
 
     def reached(self) -> dict[str, str]:

@@ -85,7 +85,7 @@ def clients(service: ServicePort) -> Fields:
         ("maxclients", service.config.maxclients),
         ("client_recent_max_input_buffer", max((session.query_buffer_bytes for session in sessions), default=0)),
         ("client_recent_max_output_buffer", max((session.output_buffer_bytes for session in sessions), default=0)),
-        ("blocked_clients", 0),
+        ("blocked_clients", service.blocked_clients),
         ("tracking_clients", 0),
         ("clients_in_timeout_table", 0),
         ("total_blocking_keys", 0),

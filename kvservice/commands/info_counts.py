@@ -20,22 +20,21 @@ def stats(service: ServicePort) -> Fields:
     """Return the section Stats."""
     counted = service.stats
     context = service.machine.context
-    zeros = (
-        "io_threaded_reads_processed io_threaded_writes_processed reply_buffer_shrinks reply_buffer_expands "
-        "acl_access_denied_cmd acl_access_denied_key acl_access_denied_channel"
-    )
+    from_peers, to_peers = counted.peer_totals
+    turns, worked_ns = counted.loop_totals
+    in_commands_ns = sum(of_command.nanoseconds for of_command in counted.commands.values())
     return [
         ("total_connections_received", counted.connections_received),
         ("total_commands_processed", counted.commands_processed),
         ("instantaneous_ops_per_sec", int(counted.operations_rate.per_second)),
         ("total_net_input_bytes", counted.net_input_bytes),
         ("total_net_output_bytes", counted.net_output_bytes),
-        ("total_net_repl_input_bytes", 0),
-        ("total_net_repl_output_bytes", 0),
+        ("total_net_repl_input_bytes", from_peers),
+        ("total_net_repl_output_bytes", to_peers),
         ("instantaneous_input_kbps", f"{counted.input_rate.per_second / 1024:.2f}"),
         ("instantaneous_output_kbps", f"{counted.output_rate.per_second / 1024:.2f}"),
-        ("instantaneous_input_repl_kbps", "0.00"),
-        ("instantaneous_output_repl_kbps", "0.00"),
+        ("instantaneous_input_repl_kbps", f"{counted.peer_input_rate.per_second / 1024:.2f}"),
+        ("instantaneous_output_repl_kbps", f"{counted.peer_output_rate.per_second / 1024:.2f}"),
         ("rejected_connections", counted.rejected_connections),
         *_zeros("sync_full sync_partial_ok sync_partial_err"),
         ("expired_keys", counted.expired_keys),
@@ -56,8 +55,14 @@ def stats(service: ServicePort) -> Fields:
         ("dump_payload_sanitizations", 0),
         ("total_reads_processed", counted.reads),
         ("total_writes_processed", counted.writes),
+        *_zeros("io_threaded_reads_processed io_threaded_writes_processed reply_buffer_shrinks reply_buffer_expands"),
+        ("eventloop_cycles", turns),
+        ("eventloop_duration_sum", worked_ns // 1000),
+        ("eventloop_duration_cmd_sum", in_commands_ns // 1000),
+        ("instantaneous_eventloop_cycles_per_sec", int(counted.turns_rate.per_second)),
+        ("instantaneous_eventloop_duration_usec", int(counted.microseconds_a_turn)),
         ("acl_access_denied_auth", counted.errors.get(WrongPassword.resp_prefix, 0)),
-        *_zeros(zeros),
+        *_zeros("acl_access_denied_cmd acl_access_denied_key acl_access_denied_channel"),
     ]
 
 

@@ -117,15 +117,17 @@ def persistence(service: ServicePort) -> Fields:
     """Return the section Persistence."""
     snapshots, node = service.snapshots, service.node
     loading = not node.is_replayed
+    saved = snapshots.keys_saved
+    to_save = sum(database.key_count for database in service.machine.databases) if snapshots.in_progress else 0
     fields: list[tuple[str, object]] = [
         ("loading", int(loading)),
         ("async_loading", 0),
         ("current_cow_peak", 0),
         ("current_cow_size", 0),
         ("current_cow_size_age", 0),
-        ("current_fork_perc", "0.00"),
-        ("current_save_keys_processed", 0),
-        ("current_save_keys_total", 0),
+        ("current_fork_perc", ratio(100 * saved, to_save)),
+        ("current_save_keys_processed", saved),
+        ("current_save_keys_total", to_save),
         ("rdb_changes_since_last_save", snapshots.changes_since_last),
         ("rdb_bgsave_in_progress", int(snapshots.in_progress)),
         ("rdb_last_save_time", snapshots.last_saved_s),
@@ -135,7 +137,7 @@ def persistence(service: ServicePort) -> Fields:
         ("rdb_saves", snapshots.taken),
         ("rdb_last_cow_size", 0),
         ("rdb_last_load_keys_expired", 0),
-        ("rdb_last_load_keys_loaded", 0),
+        ("rdb_last_load_keys_loaded", service.stats.keys_loaded),
         # A write or sync of the log that fails stops the node, so a node that answers has had none.
         ("aof_enabled", 1),
         ("aof_rewrite_in_progress", int(snapshots.in_progress)),

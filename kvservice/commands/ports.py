@@ -171,6 +171,10 @@ class SnapshotsPort(Protocol):
         """Age of the one being written; -1 without one."""
 
     @property
+    def keys_saved(self) -> int:
+        """Keys that the one being written has so far; 0 without one."""
+
+    @property
     def last_index(self) -> int:
         """Index of the last entry that the newest one holds; 0 before any."""
 
@@ -241,6 +245,10 @@ class ServicePort(Protocol):
     @property
     def snapshots(self) -> SnapshotsPort:
         """Snapshots."""
+
+    @property
+    def blocked_clients(self) -> int:
+        """Callers that wait for a reply of the server plane, or for the end of a pause."""
 
     @property
     def started_s(self) -> float:

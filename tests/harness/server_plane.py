@@ -94,6 +94,7 @@ class FakeSnapshots:
     def __init__(self) -> None:
         self.in_progress = False
         self.current_seconds = -1.0
+        self.keys_saved = 0
         self.last_saved_s = 1_700_000_000
         self.last_ok = True
         self.last_seconds = -1.0
@@ -144,6 +145,7 @@ class FakeService:
         self.wal_stats = FakeLog()
         self.snapshots = FakeSnapshots()
         self.started_s = 1_700_000_000.0
+        self.blocked_clients = 0
         self.run_id = "ab" * 20
         self.paused: tuple[int, bool] | None = None
         self.is_stopping = False

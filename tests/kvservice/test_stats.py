@@ -89,6 +89,26 @@ def test_reset_forgets_counts_but_not_the_peak_of_memory() -> None:
     assert (len(stats.slowlog), stats.peak_memory_bytes) == (1, 1234)
 
 
+def test_what_others_count_is_told_since_the_last_reset_and_as_a_rate() -> None:
+    stats = Stats(Config())
+    turns, peers = (10, 5_000_000), (100, 200)
+    stats.loop_counts = lambda: turns
+    stats.peer_bytes = lambda: peers
+    stats.sample(0.0, 0)
+    turns, peers = (110, 25_000_000), (1_100, 2_200)
+    for tick in range(1, RATE_SAMPLES + 1):
+        stats.sample(tick * 0.1, 0)
+    assert (stats.loop_totals, stats.peer_totals) == (turns, peers)
+    assert round(stats.turns_rate.per_second) == round(100 / 0.1 / RATE_SAMPLES)
+    assert round(stats.microseconds_a_turn) == 200
+    assert round(stats.peer_output_rate.per_second) == round(2_000 / 0.1 / RATE_SAMPLES)
+    stats.reset()
+    assert (stats.loop_totals, stats.peer_totals) == ((0, 0), (0, 0))
+    assert stats.microseconds_a_turn == 0
+    turns, peers = (111, 25_000_100), (1_101, 2_202)
+    assert (stats.loop_totals, stats.peer_totals) == ((1, 100), (1, 2))
+
+
 def test_rows_that_stand_for_no_command_are_not_told() -> None:
     stats = Stats(Config())
     stats.executed(REFUSED, 1, 10)

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import redis
 
 from persistence.disk import RealDisk
 from persistence.log_reading import verify_log
@@ -21,6 +22,7 @@ from tests.harness.process import ROOT, TIMEOUT_S, NodeProcess
 
 COMMANDS = 300_000
 PIPELINE = 5_000
+REFUSED_BY_STOP = b"-CLUSTERDOWN The node is shutting down\r\n"
 
 
 def redan(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -35,6 +37,13 @@ def last_segment_state(node: NodeProcess) -> str:
 
 def events(node: NodeProcess, name: str) -> list[dict[str, object]]:
     return [event for event in node.events() if event.get("event") == name]
+
+
+def wait_until_blocked(control: redis.Redis, count: int) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while control.info("clients")["blocked_clients"] != count:
+        assert time.monotonic() < deadline, f"{count} callers do not wait within {TIMEOUT_S} s"
+        time.sleep(0.01)
 
 
 def wait_for_event(node: NodeProcess, name: str) -> None:
@@ -81,6 +90,21 @@ def test_sigterm_answers_what_was_sent_before(tmp_path: Path) -> None:
         node.start()
         with node.client() as client:
             assert client.dbsize() == acknowledged
+
+
+def test_a_stop_answers_who_sleeps_who_waits_and_whom_a_pause_holds(tmp_path: Path) -> None:
+    with NodeProcess(tmp_path, "--fsync", "os", "--enable-debug-command", "local") as node:
+        with node.connect() as sleeper, node.connect() as paused, node.client() as control:
+            sleeper.sendall(b"DEBUG SLEEP 3600\r\nPING\r\n")
+            wait_until_blocked(control, 1)
+            paused.sendall(b"SET held 1\r\n")
+            wait_until_blocked(control, 2)
+            os.kill(node.pid, signal.SIGTERM)
+            with paused.makefile("rb") as replies:
+                assert replies.read() == REFUSED_BY_STOP
+            with sleeper.makefile("rb") as replies:
+                assert replies.readline() == REFUSED_BY_STOP
+        assert node.wait() == 0
 
 
 def test_a_reply_that_is_read_after_the_stop_has_begun_is_whole(tmp_path: Path) -> None:

@@ -75,6 +75,26 @@ def test_leader_follower_and_learner_each_tell_the_truth(cluster: ClusterProcess
         assert (first, last, master[1], len(replicas)) == (0, 16383, leader.addresses["resp"][1], 3)
 
 
+def test_bytes_between_nodes_and_turns_of_the_loop_are_counted(cluster: ClusterProcesses) -> None:
+    leader, follower = cluster.leader(), cluster.followers()[0]
+
+    def replicated(node: ClusterNode) -> tuple[int, int]:
+        fields = said(node, "INFO", "stats")
+        return fields["total_net_repl_input_bytes"], fields["total_net_repl_output_bytes"]
+
+    sent, received = replicated(leader)[1], replicated(follower)[0]
+    follower.client().set("k", bytes(100_000))
+    cluster.until_all_applied()
+    assert replicated(leader)[1] >= sent + 200_000, "once to each of the others"
+    assert replicated(follower)[0] >= received + 100_000
+    before, after = (said(leader, "INFO", "stats") for _ in range(2))
+    assert after["eventloop_cycles"] > before["eventloop_cycles"] > 0
+    assert after["eventloop_duration_sum"] > after["eventloop_duration_cmd_sum"] > 0
+    cluster.until(
+        lambda: said(leader, "INFO", "stats")["instantaneous_eventloop_cycles_per_sec"] > 0, "a rate of turns"
+    )
+
+
 def test_a_node_without_a_leader_says_so(cluster: ClusterProcesses) -> None:
     node, *others = cluster.nodes.values()
     for other in others:

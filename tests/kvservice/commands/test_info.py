@@ -124,6 +124,49 @@ def test_a_node_says_what_it_is_and_that_it_knows_no_leader(role: str) -> None:
     assert fields(caller)["raft_leader"] == ""
 
 
+LATER_THAN_7_0 = """
+total_blocking_keys total_blocking_keys_on_nokey listener0 eventloop_cycles eventloop_duration_sum
+eventloop_duration_cmd_sum instantaneous_eventloop_cycles_per_sec instantaneous_eventloop_duration_usec
+"""
+
+
+def test_fields_that_came_with_7_2_are_there() -> None:
+    assert set(LATER_THAN_7_0.split()) - set(fields(Caller())) == set()
+
+
+def test_the_event_loop_and_the_streams_of_peers_are_told_as_they_are_counted() -> None:
+    caller = Caller()
+    counted = caller.service.stats
+    counted.loop_counts = lambda: (50, 7_000_000)
+    counted.peer_bytes = lambda: (300, 400)
+    counted.executed(caller.service.table.by_name[b"GET"], 3, 9_000)
+    told = fields(caller)
+    assert [told[f"eventloop_{name}"] for name in ("cycles", "duration_sum", "duration_cmd_sum")] == ["50", "7000", "9"]
+    assert told["total_net_repl_input_bytes"] == "300"
+    assert told["total_net_repl_output_bytes"] == "400"
+    caller.say("CONFIG RESETSTAT")
+    told = fields(caller)
+    assert (told["eventloop_cycles"], told["total_net_repl_input_bytes"]) == ("0", "0")
+
+
+def test_a_snapshot_that_is_being_written_shows_how_far_it_is() -> None:
+    caller = Caller()
+    for number in range(8):
+        caller.service.machine.databases[0].set(b"%d" % number, b"value")
+    assert fields(caller)["current_save_keys_total"] == "0"
+    caller.service.snapshots.in_progress = True
+    caller.service.snapshots.keys_saved = 2
+    told = fields(caller)
+    assert (told["current_save_keys_processed"], told["current_save_keys_total"]) == ("2", "8")
+    assert told["current_fork_perc"] == "25.00"
+
+
+def test_callers_that_wait_are_blocked_clients() -> None:
+    caller = Caller()
+    caller.service.blocked_clients = 3
+    assert fields(caller)["blocked_clients"] == "3"
+
+
 def test_memory_is_what_maxmemory_bounds() -> None:
     caller = Caller(FakeService(Config(maxmemory=200 * 1024)))
     caller.service.machine.databases[0].set(b"key", b"x" * 1000)
