@@ -1,4 +1,4 @@
-"""What one turn of the event loop brings: the calls that become one entry of the log.
+"""The calls that become one entry of the log, or are read after one round.
 
 Order: calls run and are answered in the order they were added; reads ride between writes and are not stored. A batch
 without payload changes nothing, so it may be tried again whatever became of it.

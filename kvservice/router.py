@@ -2,9 +2,13 @@
 
 Ways of a call, and what they are for:
 
-    writes   the batch of this turn becomes one entry; reads of a caller with a call in it ride along, not stored
-    reads    the batch of this turn waits for one round (``Node.read``); not used where the node reads at once
+    writes   a batch becomes one entry; reads of a caller with a call in it ride along, not stored
+    reads    a batch waits for one round (``Node.read``); not used where the node reads at once
     away     the forwarder keeps and sends it: this node does not lead, or cannot propose just now
+
+Reads are sent off at the end of their turn of the event loop; writes, and reads beside them, when a turn brings no more
+and the batch before is applied: an entry costs every node as much as some ten commands in it, and a busy node that
+sends each turn's writes off alone stays busy. Both waits are bounded.
 
 What a node hands back goes the third way: reads, and writes that are certainly not applied, are tried again by
 themselves; a write whose outcome is unknown is answered so. The forwarder brings calls home when this node leads.
@@ -37,6 +41,12 @@ from replication.core.messages import EntryKind
 from replication.errors import NotLeading, OutcomeUnknown, ReplicationError, Stopped
 from replication.node import Node
 
+TURNS_MAX: Final = 16
+"""How many turns of the event loop a batch waits for more."""
+CALLS_ENOUGH: Final = 64
+"""From so many calls on, more in an entry bring next to nothing."""
+APPLY_SECONDS: Final = 0.002
+"""What a batch of writes waits for the one before; a commit takes longer where disks or links are slow."""
 RETRY_SECONDS: Final = 0.01
 """How soon a leader that could not propose tries again: a hand-over is under way, or too much is not committed."""
 
@@ -64,13 +74,24 @@ class Router:
         self._lane = NO_LANE + 2
         """Of writes, and of everything while away; the next number is that of reads."""
         self._open: Batch | None = None
-        """The writes of this turn."""
+        """Writes that are not sent off."""
         self._last = Batch()
         """The batch proposed or opened last: what reads of a caller with pending writes ride on."""
         self._reads: Batch | None = None
-        """The reads of this turn."""
+        """Reads that are not sent off."""
+        self._is_scheduled = False
+        """Whether the end of this turn is waited for."""
+        self._turns = 0
+        """Turns that the open writes have waited for more."""
+        self._seen = 0
+        """Calls in them at the end of the last turn."""
+        self._proposed: Batch | None = None
+        """Writes that the open ones wait for; None if they were applied, or have taken too long."""
+        self._timed: Batch | None = None
+        """The batch whose wait for those is being timed."""
         forwarder.take_home = self._take_home
         runner.on_refused = self.refused
+        runner.on_applied = self.applied
         runner.on_leader = self.switch
         runner.wait_for_time = self._wait_behind
 
@@ -94,8 +115,7 @@ class Router:
         batch = self._open
         if batch is None:
             batch = self._open = self._last = Batch()
-            if self._reads is None:
-                self._call_soon(self.flush)
+            self._schedule()
         if payload:
             if call.db != batch.db:
                 batch.payload.append(b"*2\r\n$6\r\nSELECT\r\n$%d\r\n%d\r\n" % (len(str(call.db)), call.db))
@@ -127,17 +147,15 @@ class Router:
         reads = self._reads
         if reads is None:
             reads = self._reads = Batch()
-            if self._open is None:
-                self._call_soon(self.flush)
+            self._schedule()
         reads.calls.append(call)
         return True
 
     def move_time(self) -> None:
-        """Propose an entry that only carries a new stamp, unless this turn brings one anyway or another node leads."""
+        """Propose an entry that only carries a new stamp, unless one is about to be anyway or another node leads."""
         if self._open is None and not self.is_away:
             self._open = self._last = Batch()
-            if self._reads is None:
-                self._call_soon(self.flush)
+            self._schedule()
 
     def _wait_behind(self, call: Call) -> None:
         """Let reads, already counted as pending, wait for an entry; nothing may join what waits with them."""
@@ -145,21 +163,70 @@ class Router:
         self.enqueue(call, b"")
         call.session.lane = NO_LANE
 
-    def flush(self) -> None:
-        """Send off this turn's batches; reads first, so that the messages of the entry confirm them as well."""
-        reads, self._reads = self._reads, None
-        batch, self._open = self._open, None
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._call_soon(self._end_of_turn)
+
+    def _end_of_turn(self) -> None:
+        """Send off what is open, unless this turn has brought more writes, and the next may."""
+        batch, reads = self._open, self._reads
+        if batch is not None and self._proposed is None:
+            count = len(batch.calls)
+            if self._seen < count < CALLS_ENOUGH and self._turns < TURNS_MAX:
+                self._seen = count
+                self._turns += 1
+                self._call_soon(self._end_of_turn)
+                return
+        self._is_scheduled = False
+        self._seen = self._turns = 0
+        # Reads first: the messages of the entry confirm them as well.
         if reads is not None:
-            try:
-                self.node.read(reads)
-            except ReplicationError as error:
-                self._not_taken(reads, error)
-        if batch is not None:
-            payload = b"".join(batch.payload)
-            try:
-                self.node.propose(EntryKind.COMMANDS if payload else EntryKind.NOOP, payload, batch)
-            except ReplicationError as error:
-                self._not_taken(batch, error)
+            self._reads = None
+            self._ask(reads)
+        # Not ``batch``: reads that were not taken may have ended the leadership, and with it all that was open.
+        if (batch := self._open) is None:
+            return
+        if self._proposed is None:
+            self._propose(batch)
+        elif self._timed is not batch:
+            self._timed = batch
+            self._call_later(APPLY_SECONDS, lambda: self._overdue(batch))
+
+    def flush(self) -> None:
+        """Send off what is open without waiting for anything."""
+        self._turns = TURNS_MAX
+        self._proposed = None
+        self._end_of_turn()
+
+    def _ask(self, reads: Batch) -> None:
+        try:
+            self.node.read(reads)
+        except ReplicationError as error:
+            self._not_taken(reads, error)
+
+    def _propose(self, batch: Batch) -> None:
+        self._open = self._timed = None
+        payload = b"".join(batch.payload)
+        try:
+            self.node.propose(EntryKind.COMMANDS if payload else EntryKind.NOOP, payload, batch)
+        except ReplicationError as error:
+            self._not_taken(batch, error)
+        else:
+            self._proposed = batch
+
+    def _overdue(self, batch: Batch) -> None:
+        """Wait no longer for what was proposed before ``batch``."""
+        if self._open is batch:
+            self._proposed = None
+            self._schedule()
+
+    def applied(self, batch: Batch) -> None:
+        """Learn that a batch needs no waiting for any more."""
+        if batch is self._proposed:
+            self._proposed = None
+            if self._open is not None:
+                self._schedule()
 
     # -- what comes back ----------------------------------------------------------------------------------------------
 
@@ -178,6 +245,7 @@ class Router:
 
     def refused(self, batch: Batch, error: ReplicationError) -> None:
         """Learn that a batch the node had taken will not be applied or read, or that its fate is unknown."""
+        self.applied(batch)
         if isinstance(error, Stopped):
             self._answer(batch.calls, ShuttingDown())
             return
@@ -230,7 +298,7 @@ class Router:
         for batch in (self._reads, self._open):
             if batch is not None:
                 self._try_again(batch.calls)
-        self._reads = self._open = None
+        self._reads = self._open = self._proposed = None
 
     def _retry(self) -> None:
         if self.is_away and self.node.is_leader:

@@ -108,6 +108,8 @@ def test_a_write_may_pass_while_victims_are_on_their_way_out() -> None:
     bench.send(peer, f"SET c {VALUE}")
     bench.turn()
     bench.commit()
+    bench.turn()
+    bench.commit()
     assert peer.taken() == [OK, OK]
 
 
