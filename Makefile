@@ -103,6 +103,10 @@ chart-tools: ## Put helm 3 and 4, checkov and the schemas of Kubernetes into bui
 test-helm: install chart-tools helm-check ## Hold the chart against Helm 3 and 4, Kubernetes 1.29 to 1.37, checkov, promtool
 	$(BIN)/python -m pytest -n $(JOBS) tests/helm $(PYTEST_ARGS)
 
+.PHONY: test-manifest
+test-manifest: install chart-tools ## The chart's StatefulSet as processes: leader killed, pods deleted and replaced, under writes
+	$(BIN)/python -m pytest -s tests/manifest $(PYTEST_ARGS)
+
 .PHONY: image
 image: install ## Build the image with buildah, where root is, and what reads compose.yaml, into build/image
 	@.ci/build_image
