@@ -10,12 +10,14 @@ Leaves to the caller: what a controller would do: which pods there are, and when
 
 from __future__ import annotations
 
+import functools
 import http.client
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +30,8 @@ from tests.helm.charts import RELEASE, ROOT, Manifest, one
 
 READY_SECONDS_MAX: Final = 120.0
 POLL_SECONDS: Final = 0.05
+PROBE_SECONDS: Final = 1.0
+"""What the kubelet waits for an answer where the manifest does not say."""
 PODS_MAX: Final = 7
 PASSWORD: Final = "correct horse"
 CLUSTER_SECRET: Final = "correct horse battery staple"
@@ -37,6 +41,22 @@ _ENTER: Final = 'mount --bind "$0" /etc/hosts && exec "$@"'
 def _path() -> str:
     """Return a PATH on which python and redan are those of the tests, as they are those of the image in a pod."""
     return f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
+@functools.cache
+def _mount_namespace() -> tuple[str, ...]:
+    """Return what gives a program a mount namespace: that of root, or one in which it is root; () if neither may be."""
+    for options in (("--mount",), ("--map-root-user", "--mount")):
+        command = ("unshare", *options)
+        probe = [*command, "sh", "-c", _ENTER, "/etc/hosts", "true"]
+        if shutil.which("unshare") and subprocess.run(probe, check=False, capture_output=True).returncode == 0:
+            return command
+    return ()
+
+
+def with_names(folder: Path) -> tuple[str, ...]:
+    """Return what comes before a command that has to know the names of pods."""
+    return (*_mount_namespace(), "sh", "-c", _ENTER, str(folder / "hosts"))
 
 
 class Pod:
@@ -51,6 +71,9 @@ class Pod:
         (self._container,) = pod_spec["containers"]
         self._grace_seconds = float(pod_spec["terminationGracePeriodSeconds"])
         self._process: subprocess.Popen[bytes] | None = None
+        self._starting = threading.Lock()
+        self.is_wanted = False
+        """False from the moment in which the pod is deleted: then its container is not started again."""
         self.log_path = folder / f"{name}.log"
 
     def _placed(self, text: str) -> str:
@@ -61,6 +84,19 @@ class Pod:
 
     def start(self) -> None:
         """Start the container, with an empty volume if there is none."""
+        with self._starting:
+            self._start()
+            self.is_wanted = True
+
+    def start_again(self) -> bool:
+        """Start the container if it has ended and the pod was not deleted; True if so."""
+        with self._starting:
+            is_over = self.is_wanted and not self.is_running
+            if is_over:
+                self._start()
+            return is_over
+
+    def _start(self) -> None:
         self.volume.mkdir(exist_ok=True)
         environment = {"PATH": _path(), "REDAN_LOG_FORMAT": "json"}
         for variable in self._container["env"]:
@@ -69,7 +105,7 @@ class Pod:
         command = [self._placed(word) for word in (*self._container["command"], *self._container["args"])]
         with self.log_path.open("ab") as output:
             self._process = subprocess.Popen(
-                ["unshare", "--mount", "sh", "-c", _ENTER, str(self._folder / "hosts"), *command],
+                [*with_names(self._folder), *command],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -77,15 +113,26 @@ class Pod:
                 env=environment,
             )
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its container runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def manifest_probe(self, kind: str) -> Manifest:
+        """Return a probe as the manifest has it."""
+        described: Manifest = self._container[f"{kind}Probe"]
+        return described
+
     def probe(self, kind: str) -> bool:
         """Do what the kubelet does for a probe of the manifest; True where it succeeds."""
         asked = self._container[f"{kind}Probe"]["httpGet"]
         ports = {port["name"]: port["containerPort"] for port in self._container["ports"]}
-        connection = http.client.HTTPConnection(self.address, ports[asked["port"]], timeout=10)
+        timeout = self._container[f"{kind}Probe"].get("timeoutSeconds", PROBE_SECONDS)
+        connection = http.client.HTTPConnection(self.address, ports[asked["port"]], timeout=timeout)
         try:
             connection.request("GET", asked["path"])
             return 200 <= connection.getresponse().status < 400
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()
@@ -112,6 +159,8 @@ class Pod:
         Raises subprocess.TimeoutExpired where the kubelet would kill.
         """
         assert self._process is not None
+        with self._starting:
+            self.is_wanted = False
         deadline = time.monotonic() + self._grace_seconds
         before = self._container["lifecycle"]["preStop"]["exec"]["command"]
         subprocess.run(before, env={"PATH": _path()}, timeout=self._grace_seconds, check=True)
@@ -120,9 +169,10 @@ class Pod:
 
     def kill(self) -> None:
         """End the container at once; harmless if it has ended."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(READY_SECONDS_MAX)
+        process = self._process  # whoever watches may start another one at once
+        if process is not None:
+            process.kill()
+            process.wait(READY_SECONDS_MAX)
 
     def lose_volume(self) -> None:
         """Remove the volume of a pod that does not run."""
@@ -132,10 +182,10 @@ class Pod:
 
 
 class PodSet:
-    """The pods of one release. Skips the test where hosts files cannot be put in place, which needs root."""
+    """The pods of one release. Skips the test where no hosts file can be put in place of the system's."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        if shutil.which("unshare") is None or subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+        if not _mount_namespace():
             pytest.skip("names of pods need a mount namespace, and this user may have none")
         self._folder = folder
         self._stateful_set = one("StatefulSet", *options)
@@ -177,11 +227,25 @@ class PodSet:
         for pod in self.pods:
             pod.wait_until_ready()
 
+    @property
+    def folder(self) -> Path:
+        """Where everything of the pods lies."""
+        return self._folder
+
+    @property
+    def min_ready_seconds(self) -> float:
+        """How long a pod has to be ready before an update goes on to the next one."""
+        return float(self._stateful_set["spec"]["minReadySeconds"])
+
+    def name_of(self, pod: Pod) -> str:
+        """Return the name by which others reach a pod."""
+        return f"{pod.name}.{self.domain}"
+
     def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command where the names of the pods are known, and the password is a file."""
         words = [word.replace("/run/secrets/redan", str(self._folder / "secrets")) for word in command]
         return subprocess.run(
-            ["unshare", "--mount", "sh", "-c", _ENTER, str(self._folder / "hosts"), *words],
+            [*with_names(self._folder), *words],
             cwd=ROOT,
             capture_output=True,
             text=True,
