@@ -31,6 +31,7 @@ from kvservice.config import Config
 from kvservice.errors import NoAuthentication, Overloaded, RedanError, RequestError, WrongPassword
 from kvservice.keyspace.machine import InternalError
 from kvservice.latency_buckets import bucket_of, new_histogram
+from kvservice.logs import Event, Log
 from kvservice.protected_mode import ProtectedMode, denies
 
 CallContext: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
@@ -40,6 +41,8 @@ StreamingCall: TypeAlias = Callable[[Any, CallContext], AsyncGenerator[Message, 
 BytesCall: TypeAlias = Callable[[CallContext], Awaitable[None]]
 
 TOKEN_SCHEME: Final = "bearer "
+
+log = Log("authentication")
 
 
 class NotAMessage(RequestError):  # noqa: N818 - named as the rest of the tree
@@ -101,6 +104,7 @@ class Gate:
                 scheme, given = token[: len(TOKEN_SCHEME)], token[len(TOKEN_SCHEME) :]
                 if scheme.lower() == TOKEN_SCHEME and compare_digest(given.encode(), password.encode()):
                     return
+                log.warning(Event.AUTHENTICATION_FAILED, address=address_of(context))
                 raise WrongPassword
         raise NoAuthentication
 
