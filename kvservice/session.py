@@ -55,6 +55,8 @@ class Session:
         self.backlog: deque[list[Args]] = deque()
         self.awaited: Pending | None = None
         """Reply of a command of the server plane that takes its time: WAIT, SAVE, DEBUG SLEEP."""
+        self.fd = -1
+        """Of its socket; -1 without one of its own."""
         self.is_closed = False
 
     @property

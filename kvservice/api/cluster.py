@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from google.protobuf.duration_pb2 import Duration
 
 from kvservice.api.calls import CallContext
+from kvservice.api.commands import check_duration
 from kvservice.api.status import InvalidField
 from kvservice.cluster.admin import CATCH_UP_SECONDS, AdministeredNode, Administration
 from kvservice.cluster.divergence import Agreement
@@ -115,9 +116,11 @@ class ClusterService:
         self, request: cluster_pb2.PromoteMemberRequest, _context: CallContext
     ) -> cluster_pb2.PromoteMemberResponse:
         """Give a learner a vote."""
+        check_duration(request.catch_up_timeout, "catch_up_timeout")
         seconds = request.catch_up_timeout.seconds + request.catch_up_timeout.nanos / 1e9 or CATCH_UP_SECONDS
         if not 0 < seconds <= CATCH_UP_SECONDS_MAX:
-            raise InvalidField("catch_up_timeout", f"not more than {CATCH_UP_SECONDS_MAX} s, and not negative")
+            description = f"is {seconds:g} s, allowed are more than 0 and not more than {CATCH_UP_SECONDS_MAX}"
+            raise InvalidField("catch_up_timeout", description)
         await self._administration.promote(_checked_name(request.name), seconds)
         return cluster_pb2.PromoteMemberResponse(members=self._member_rows(self._node()))
 

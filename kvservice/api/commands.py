@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from kvservice.admission import unknown_command
 from kvservice.api.status import InvalidField
+from kvservice.commands.debug_reads import INSPECT, POSITION, VALUE_DIGESTS
 from kvservice.commands.once import GROWING, ONCE
 from kvservice.commands.reply import ErrorReply, Reply
 from kvservice.commands.table import Args
@@ -25,8 +26,8 @@ CONNECTION_COMMANDS: Final = frozenset(
     b"ASKING AUTH DISCARD EXEC HELLO MONITOR MULTI PSUBSCRIBE PSYNC PUNSUBSCRIBE QUIT READONLY READWRITE REPLCONF "
     b"RESET SELECT SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE SYNC UNSUBSCRIBE UNWATCH WATCH".split()
 )
-NODE_COMMANDS: Final = frozenset({ONCE, GROWING})
-"""What a call may not name because only this package makes them; for a client they do not exist."""
+NODE_COMMANDS: Final = frozenset({ONCE, GROWING, POSITION, VALUE_DIGESTS, INSPECT})
+"""What a call may not name because only nodes make them; for a client they do not exist."""
 REFUSED_NAMES: Final = CONNECTION_COMMANDS | NODE_COMMANDS | {b"CLIENT"}
 CLIENT_SUBCOMMANDS: Final = frozenset((b"LIST", b"KILL", b"PAUSE", b"UNPAUSE", b"HELP"))
 """Subcommands of CLIENT that are not about the caller's own connection."""
@@ -35,6 +36,10 @@ ARGS_MAX: Final = 1024 * 1024
 """Most arguments of a command: Redis's limit of a multibulk."""
 MS_MAX: Final = 1 << 53
 """Latest deadline, in ms: far beyond the year 280,000, and exact in every language's numbers."""
+
+DURATION_SECONDS_MAX: Final = 315_576_000_000
+"""10,000 years: the bound that google.protobuf.Duration sets."""
+NANOS_MAX: Final = 999_999_999
 
 NAME_OF: Final = itemgetter(0)
 
@@ -107,8 +112,21 @@ def check_value(value: bytes, field: str, config: Config) -> bytes:
     return value
 
 
+def check_duration(duration: Duration, field: str) -> None:
+    """Raise InvalidField unless a duration is one by its definition: parts in their ranges, and of one sign."""
+    seconds, nanos = duration.seconds, duration.nanos
+    if abs(seconds) > DURATION_SECONDS_MAX:
+        allowed = f"{-DURATION_SECONDS_MAX}..{DURATION_SECONDS_MAX}"
+        raise InvalidField(field, f"seconds is {seconds}, allowed are {allowed}")
+    least = 0 if seconds > 0 else -NANOS_MAX
+    most = 0 if seconds < 0 else NANOS_MAX
+    if not least <= nanos <= most:
+        raise InvalidField(field, f"nanos is {nanos}, allowed are {least}..{most} where seconds is {seconds}")
+
+
 def ttl_ms(ttl: Duration, field: str) -> int:
-    """Return a duration in ms, rounded up. Raise InvalidField unless it is greater than zero."""
+    """Return a duration in ms, rounded up. Raise InvalidField unless it is well-formed and greater than zero."""
+    check_duration(ttl, field)
     milliseconds = ttl.seconds * 1000 - (-ttl.nanos // 1_000_000)
     if not 0 < milliseconds <= MS_MAX:
         raise InvalidField(field, f"is {milliseconds} ms, allowed are 1..{MS_MAX} ms")
@@ -116,7 +134,9 @@ def ttl_ms(ttl: Duration, field: str) -> int:
 
 
 def deadline_ms(time: Timestamp, field: str) -> int:
-    """Return a time in ms since 1970, rounded down. Raise InvalidField unless it is after 1970."""
+    """Return a time in ms since 1970, rounded down. Raise InvalidField unless it is well-formed and after 1970."""
+    if not 0 <= time.nanos <= NANOS_MAX:
+        raise InvalidField(field, f"nanos is {time.nanos}, allowed are 0..{NANOS_MAX}")
     milliseconds = time.seconds * 1000 + time.nanos // 1_000_000
     if not 0 < milliseconds <= MS_MAX:
         raise InvalidField(field, f"is {milliseconds} ms after 1970, allowed are 1..{MS_MAX} ms")

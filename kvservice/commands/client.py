@@ -72,7 +72,7 @@ def describe(session: Session, now_s: float) -> str:
     flags = ("e" if session.no_evict else "") + ("T" if session.no_touch else "") + ("b" if session.held else "")
     queued, unsent = session.query_buffer_bytes, session.output_buffer_bytes
     fields: list[tuple[str, object]] = [
-        ("id", session.id), ("addr", session.address), ("laddr", session.local_address), ("fd", -1),
+        ("id", session.id), ("addr", session.address), ("laddr", session.local_address), ("fd", session.fd),
         ("name", _text(session.name)), ("age", int(now_s - session.created_s)),
         ("idle", max(0, int(now_s - session.last_active_s))), ("flags", flags or "N"), ("db", session.db),
         ("sub", 0), ("psub", 0), ("ssub", 0), ("multi", -1), ("qbuf", queued), ("qbuf-free", 0), ("argv-mem", 0),

@@ -17,6 +17,7 @@ from kvservice.commands.options import SYNTAX_ERROR
 from kvservice.commands.ports import ServerCall, ServerHandler
 from kvservice.commands.reply import Reply
 from kvservice.commands.table import Args, Command, CommandTable
+from kvservice.commands.tips import TIPS
 from kvservice.errors import RedanError, RequestError
 
 # The order in which Redis lists flags and categories; what is not named here comes last, by name.
@@ -65,7 +66,7 @@ def details(row: Command) -> Reply:
         row.keys.last,
         row.keys.step,
         statuses(categories),
-        [],
+        [*TIPS.get(row.name, ())],
         key_specifications(row),
         [details(subcommand) for subcommand in row.subcommands.values()],
     ]

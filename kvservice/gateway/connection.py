@@ -80,7 +80,10 @@ class Connection(Session, asyncio.Protocol):
             self._deny(transport)
             return
         self._service.stats.connections_received += 1
-        keep_alive(transport.get_extra_info("socket"), self._service.config.tcp_keepalive)
+        sock: socket.socket | None = transport.get_extra_info("socket")
+        if sock is not None:
+            self.fd = sock.fileno()
+        keep_alive(sock, self._service.config.tcp_keepalive)
         transport.set_write_buffer_limits(high=min(WRITE_BUFFER_BYTES, self._service.config.output_buffer_bytes_max))
         self._service.sessions[self.id] = self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -189,6 +190,15 @@ def test_a_sleeping_node_still_answers_probes(node: NodeProcess) -> None:
 
 def test_a_sleep_ends_by_itself(node: NodeProcess) -> None:
     assert said(node, b"DEBUG SLEEP 0.05\r\nPING\r\n") == b"+OK\r\n+PONG\r\n+OK\r\n"
+
+
+def test_a_connection_has_the_number_of_its_socket(node: NodeProcess) -> None:
+    with node.client() as control, node.connect() as peer:
+        peer.sendall(b"PING\r\n")
+        assert peer.recv(READ_BYTES) == b"+PONG\r\n"
+        address = "{}:{}".format(*peer.getsockname())
+        [line] = [line for line in control.client_list() if line["addr"] == address]
+        assert os.readlink(f"/proc/{node.pid}/fd/{line['fd']}").startswith("socket:")
 
 
 def test_kill_closes_the_connection_that_is_named(node: NodeProcess) -> None:

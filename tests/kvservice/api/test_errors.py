@@ -88,7 +88,12 @@ INVALID: list[tuple[str, str, object]] = [
     ("Set", "ttl", kv_pb2.SetRequest(key=b"k", ttl=Duration(seconds=-1))),
     ("Set", "ttl", kv_pb2.SetRequest(key=b"k", ttl=Duration(nanos=-1))),
     ("Set", "ttl", kv_pb2.SetRequest(key=b"k", ttl=Duration(seconds=2**62))),
+    ("Set", "ttl", kv_pb2.SetRequest(key=b"k", ttl=Duration(seconds=5, nanos=10**9))),
+    ("Set", "ttl", kv_pb2.SetRequest(key=b"k", ttl=Duration(seconds=5, nanos=-1))),
+    ("Expire", "ttl", kv_pb2.ExpireRequest(key=b"k", ttl=Duration(seconds=-5, nanos=1))),
     ("Set", "expire_at", kv_pb2.SetRequest(key=b"k", expire_at=Timestamp())),
+    ("Set", "expire_at", kv_pb2.SetRequest(key=b"k", expire_at=Timestamp(seconds=5, nanos=-1))),
+    ("Set", "expire_at", kv_pb2.SetRequest(key=b"k", expire_at=Timestamp(seconds=5, nanos=10**9))),
     ("Set", "expire_at", kv_pb2.SetRequest(key=b"k", expire_at=Timestamp(seconds=2**62))),
     ("Set", "condition", kv_pb2.SetRequest(key=b"k", condition=99)),  # type: ignore[arg-type]
     ("Delete", "keys", kv_pb2.DeleteRequest()),
@@ -124,6 +129,25 @@ async def test_a_field_out_of_range_is_named(node: Node, method: str, field: str
     failure = await failure_of(getattr(client.kv, method)(request_))
     assert (failure.code.name, failure.reason, failure.outcome) == ("INVALID_ARGUMENT", "INVALID_FIELD", "rejected")
     assert list(failure.fields) == [field]
+
+
+@pytest.mark.parametrize(
+    ("ttl", "described"),
+    [
+        (Duration(seconds=5, nanos=10**9), "nanos is 1000000000, allowed are 0..999999999 where seconds is 5"),
+        (Duration(seconds=5, nanos=-1), "nanos is -1, allowed are 0..999999999 where seconds is 5"),
+        (Duration(seconds=-5, nanos=1), "nanos is 1, allowed are -999999999..0 where seconds is -5"),
+        (Duration(seconds=315_576_000_001), "seconds is 315576000001, allowed are -315576000000..315576000000"),
+        (Duration(seconds=0, nanos=-1), "is 0 ms, allowed are 1.."),
+    ],
+)
+async def test_what_is_no_duration_is_refused_with_its_value_and_what_is_allowed(
+    node: Node, ttl: Duration, described: str
+) -> None:
+    _, client = node
+    failure = await failure_of(client.kv.Set(kv_pb2.SetRequest(key=b"k", ttl=ttl)))
+    assert failure.fields["ttl"].startswith(described)
+    await client.kv.Set(kv_pb2.SetRequest(key=b"k", ttl=Duration(seconds=315_576_000_000, nanos=999_999_999)))
 
 
 @pytest.mark.parametrize(

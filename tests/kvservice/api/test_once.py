@@ -129,7 +129,7 @@ async def test_an_id_that_is_too_long_is_refused_by_name(node: Node) -> None:
 
 async def test_no_call_may_name_what_the_log_stores(node: Node) -> None:
     _, client = node
-    for name in (b"REDAN.ONCE", b"redan.once.growing"):
+    for name in (b"REDAN.ONCE", b"redan.once.growing", b"REDAN.POSITION", b"redan.inspect", b"REDAN.VALUEDIGESTS"):
         failure = await failure_of(client.kv.Execute(kv_pb2.ExecuteRequest(args=[name, b"a", b"INCR", b"n"])))
         assert "unknown command" in failure.message
         request = kv_pb2.PipelineRequest(commands=[kv_pb2.Command(args=[name, b"a", b"INCR", b"n"])])

@@ -8,6 +8,7 @@ from kvservice.commands.key_access import VARIABLE, words_of
 from kvservice.commands.registry import TABLE
 from kvservice.commands.reply import Pending
 from kvservice.commands.table import Command
+from kvservice.commands.tips import TIPS
 from tests.harness.oracle import Oracle
 from tests.harness.resp2 import bulk_of, encode_reply, parts_of
 from tests.harness.server_plane import Caller
@@ -223,8 +224,13 @@ def test_command_info_of_a_row_is_the_one_of_a_real_server(row: Command, oracle:
     assert sorted(parts_of(ours[2])) == sorted(parts_of(real[2]))
     assert ours[3:6] == real[3:6]
     assert sorted(parts_of(ours[6])) == sorted(parts_of(real[6]))
-    # Notes are prose and differ; tips (7) are not told by this server; subcommands (9) have tests of their own.
+    assert sorted(parts_of(ours[7])) == sorted(parts_of(real[7]))
+    # Notes are prose and differ; subcommands (9) have tests of their own.
     assert without_notes(ours[8]) == without_notes(real[8])
+
+
+def test_tips_are_of_commands_that_there_are() -> None:
+    assert TIPS.keys() - {row.name for row in every_row()} == set()
 
 
 def without_notes(specifications: bytes) -> list[list[bytes]]:

@@ -101,6 +101,8 @@ def test_machines_that_differ_are_told_apart() -> None:
     assert not ours.is_equal(machine_with("SET a 1", "SET b other"))
     assert not ours.is_equal(machine_with("SET a 1"))
     assert not ours.has_same_slot(machine_with("SET a 1 PX 100000", "SET b text"), slot_of(b"a"))
-    assert not ours.has_same_slot(machine_with("SET a 1", "SET b te", "APPEND b xt"), slot_of(b"b")), "raw is not embstr"
+    assert not ours.has_same_slot(machine_with("SET a 1", "SET b te", "APPEND b xt"), slot_of(b"b")), (
+        "raw is not embstr"
+    )
     assert ours.has_same_slot(machine_with("SET b text", "SET a 1"), slot_of(b"a"))
     assert not ours.has_same_slot(machine_with("SET a 1", "SET b text", "MOVE b 1"), slot_of(b"b"))
