@@ -29,7 +29,18 @@ PASSWORD: Final = "correct horse battery staple"
 FILES: Final = {"REDAN_REQUIREPASS_FILE": "./password", "REDAN_CLUSTER_SECRET_FILE": "./cluster-secret"}
 _READ_SECONDS_MAX: Final = 60
 _KNOWN: Final = {
-    *("build", "cap_drop", "command", "entrypoint", "environment", "image", "networks", "ports", "read_only"),
+    *(
+        "build",
+        "cap_drop",
+        "command",
+        "entrypoint",
+        "environment",
+        "healthcheck",
+        "image",
+        "networks",
+        "ports",
+        "read_only",
+    ),
     *("restart", "secrets", "security_opt", "stop_grace_period", "tmpfs", "user", "volumes"),
 }
 
@@ -113,6 +124,12 @@ class ComposedNode:
             {**built_image().environment, **service["environment"], **self._settings},
             [Mount(self._folder / "hosts", "/etc/hosts"), *self._volumes(), *self._secrets()],
         )
+
+    def is_healthy(self, container: Container) -> bool:
+        """Do what Docker does for the health check of the service."""
+        kind, *command = self._service["healthcheck"]["test"]
+        assert kind == "CMD"
+        return container.execute(*command).returncode == 0
 
     def _volumes(self) -> list[Mount]:
         mounts = []

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from kvservice.config import Config
 from tests.harness.links import NamespaceLinks, has_namespaces, inside
 from tests.helm.charts import program
 from tests.image.composed import FILES, PASSWORD, ComposedNode, composed, nodes, read
-from tests.image.containers import WAIT_SECONDS_MAX, Container, answers, built_image, redis_cli, wait_until
+from tests.image.containers import WAIT_SECONDS_MAX, Container, built_image, redis_cli, wait_until
 from tests.image.sources import ROOT
 
 # Starts of containers on a machine that does much else.
@@ -149,24 +150,26 @@ def test_three_composed_nodes_are_a_cluster_that_outlives_its_leader(tmp_path: P
     def ask(name: str, *words: str) -> str:
         return redis_cli(client, found[name].address, *words, password=PASSWORD)
 
-    def is_ready(name: str) -> bool:
-        return answers(client, found[name].address, ADMIN_PORT, "/readyz")
+    def is_set(name: str) -> bool:
+        return ask(name, "SET", "k", "v2") == "OK"
 
     with ExitStack() as stack:
         running: dict[str, Container] = {name: stack.enter_context(node.container()) for name, node in found.items()}
         for name, container in running.items():
-            wait_until(container, lambda name=name: is_ready(name))  # type: ignore[misc]
+            wait_until(container, partial(found[name].is_healthy, container))
         first, *others = found
         assert ask(first, "SET", "k", "v1") == "OK"
         assert [ask(name, "GET", "k") for name in others] == ["v1", "v1"]
+        ctl_status = ("redan", "ctl", "status", "--password-file", "/run/secrets/password")
+        wait_until(running[first], lambda: running[first].execute(*ctl_status).returncode == 0)
         (leader,) = [name for name in found if leads(client, found[name].address)]
         assert running[leader].stop("TERM", found[leader].grace_seconds) == 0
         assert "leadership_handed_over" in running[leader].events()
         survivors = [name for name in found if name != leader]
         for name in survivors:
-            wait_until(running[name], lambda name=name: ask(name, "SET", "k", "v2") == "OK")  # type: ignore[misc]
+            wait_until(running[name], partial(is_set, name))
         back = stack.enter_context(found[leader].container())
-        wait_until(back, lambda: is_ready(leader))
+        wait_until(back, lambda: found[leader].is_healthy(back))
         assert ask(leader, "GET", "k") == "v2"
 
 

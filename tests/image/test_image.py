@@ -7,6 +7,7 @@ import stat
 import threading
 import tomllib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -169,7 +170,7 @@ def test_the_pod_of_the_chart_runs_under_its_security_context(tmp_path: Path, li
 
     with pod.container() as container:
         for kind in ("startup", "liveness", "readiness"):
-            wait_until(container, lambda kind=kind: answers(client, address, *pod.probe(kind)))  # type: ignore[misc]
+            wait_until(container, partial(answers, client, address, *pod.probe(kind)))
         status = container.status()
         assert status["Uid"].split() == status["Gid"].split() == [str(USER)] * 4
         assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
