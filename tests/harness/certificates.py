@@ -32,11 +32,11 @@ def authority(directory: Path, name: str) -> Path:
     return path
 
 
-def certificate(directory: Path, name: str, signer: Path) -> PeerTls:
-    """Make a certificate for 127.0.0.1, signed by an authority."""
+def certificate(directory: Path, name: str, signer: Path, *, host: str = "IP:127.0.0.1") -> PeerTls:
+    """Make a certificate for a host, as subjectAltName has it, signed by an authority."""
     key, request, path = (directory / f"{name}.{suffix}" for suffix in ("key", "csr", "crt"))
     extensions = directory / f"{name}.ext"
-    extensions.write_text("subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")
+    extensions.write_text(f"subjectAltName={host}\nextendedKeyUsage=serverAuth,clientAuth\n")
     openssl(
         *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={name}"),
         *("-keyout", str(key), "-out", str(request)),

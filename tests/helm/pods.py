@@ -196,7 +196,7 @@ class PodSet:
         self._network = f"127.{80 + os.getpid() % 100}.{time.monotonic_ns() // 1_000_000 % 250}"
 
     def __enter__(self) -> PodSet:
-        for place in ("etc", "secrets", "secrets-cluster"):
+        for place in ("etc", "secrets", "secrets-cluster", "secrets-peer-tls"):
             (self._folder / place).mkdir()
         for files in self._config_maps:
             for file_name, text in files.items():

@@ -18,6 +18,8 @@ from typing import Final
 from tests.helm.pods import READY_SECONDS_MAX, Pod, PodSet
 
 TURN_SECONDS: Final = 0.1
+PAUSE_SECONDS: Final = 2.0
+"""Between two starts of a container that ends at once; the kubelet waits longer and longer, from 10 s on."""
 
 
 class _Watched:
@@ -46,6 +48,7 @@ class Kubelet(threading.Thread):
         self._pods = pods
         self._watched: dict[str, _Watched] = {}
         self._stopping = threading.Event()
+        self._restarted_at: dict[str, float] = {}
         self.restarts: list[str] = []
         """Names of pods whose container was started again, in order."""
         self.lost: list[str] = []
@@ -62,9 +65,8 @@ class Kubelet(threading.Thread):
             self._watched.pop(pod.name, None)
             return
         watched = self._watched.setdefault(pod.name, _Watched())
-        if pod.start_again():
-            self._watched[pod.name] = _Watched()
-            self.restarts.append(pod.name)
+        if not pod.is_running:
+            self._start_again(pod)
             return
         if not watched.has_started:
             # More often than the manifest says, so that tests are quick: a startup probe only lets the others begin.
@@ -84,6 +86,13 @@ class Kubelet(threading.Thread):
             elif watched.failures[kind] >= described["failureThreshold"]:
                 self.lost.append(pod.name)
                 pod.kill()
+
+    def _start_again(self, pod: Pod) -> None:
+        now = time.monotonic()
+        if now - self._restarted_at.get(pod.name, -PAUSE_SECONDS) >= PAUSE_SECONDS and pod.start_again():
+            self._restarted_at[pod.name] = now
+            self._watched[pod.name] = _Watched()
+            self.restarts.append(pod.name)
 
     def is_ready(self, pod: Pod) -> bool:
         """Tell whether clients are sent to a pod."""
