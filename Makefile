@@ -44,7 +44,7 @@ run: install ## Serve on the default ports, with the data in ./data
 	exec $(BIN)/redan serve --data-dir ./data
 
 .PHONY: test
-test: check core-coverage image pytest ## All checks and the whole test suite; what CI runs
+test: check core-coverage test-clients image pytest ## All checks and the whole test suite; what CI runs
 
 .PHONY: check
 check: lint typecheck proto-check config-check helm-check ## All that needs no running of tests
@@ -69,6 +69,7 @@ proto: install ## Generate the protobuf stubs
 	PATH="$(CURDIR)/$(BIN):$$PATH" proto/generate.sh
 	clients/python/generate.sh
 	$(BIN)/python clients/python/unasync.py
+	GO="$$(command -v go || echo /usr/local/go/bin/go)" clients/go/generate.sh
 
 .PHONY: proto-check
 proto-check: install ## Are the committed stubs what the generator makes?
@@ -118,6 +119,10 @@ test-image: install chart-tools image ## Run the image with runc as Docker, the 
 .PHONY: pytest
 pytest: install chart-tools ## The test suite alone; PYTEST_ARGS="-k name" narrows it
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+.PHONY: test-clients
+test-clients: install ## The clients in Python, Go and Node, through the death of a leader; needs go and node
+	JOBS=$(JOBS) .ci/test_clients $(PYTEST_ARGS)
 
 .PHONY: nightly
 nightly: install ## What takes too long for each change; FAILOVERS=200 SEED=1000 RUNS=1000 HOURS=0.1
