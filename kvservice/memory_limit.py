@@ -3,25 +3,33 @@
 Guarantees: decided here, on the leader, before proposing; what is evicted goes through the log as UNLINK, so that every
 node evicts the same. A write is refused only if nothing may be evicted and nothing is on its way out.
 Leaves to the caller: asking before each group of writes that may need memory (service).
-Bounds: writes that are proposed and not yet applied are not counted yet: the limit is overrun by at most those.
-Reference: Redis ``evict.c``, performEvictions.
+Bounds: writes that are proposed and not yet applied are not counted yet: the limit is overrun by at most those. A limit
+that memory is far above, as after CONFIG SET, is reached in slices of SLICE_VICTIMS; a write evicts a slice as well, or
+twice its own size if that is more, up to VICTIMS_MAX.
+Reference: Redis ``evict.c``, performEvictions and maxmemory-eviction-tenacity.
 """
 
 from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Sequence
+from itertools import chain
 from time import perf_counter, time_ns
 from typing import Final
 
 from kvservice.batch import Call
 from kvservice.commands.reply import Reply
+from kvservice.commands.table import Args
 from kvservice.keyspace.eviction import NOT_USE, VICTIMS_MAX, Evictor, Victim
 from kvservice.service import Service
 from kvservice.session import Session
 
 SLICE_VICTIMS: Final = 128
-"""Keys that go at one time while no write asks for room: about 5 ms."""
+"""Keys that go at one time: about 5 ms. What is left to go follows slice by slice, between the turns of others."""
+TIMES_COMING: Final = 2
+COMMAND_BYTES: Final = 100
+"""What a write costs besides its bytes: objects and an entry of a dict."""
 POLICY_FIELDS: Final = frozenset({"maxmemory_policy", "maxmemory_samples", "lfu_log_factor", "lfu_decay_time"})
 
 
@@ -76,7 +84,7 @@ class MemoryLimit:
         service = self._service
         is_asked = service.config.maxmemory and not self._leaving and not service.holds.is_paused
         if is_asked and service.node.is_leader and service.refusal is None:
-            self.make_room(SLICE_VICTIMS)
+            self.make_room()
 
     def _count_time_above(self) -> None:
         stats, limit = self._service.stats, self._service.config.maxmemory
@@ -105,15 +113,18 @@ class MemoryLimit:
         if "maxmemory" in fields:
             self._shrink()
 
-    def make_room(self, victims_max: int = VICTIMS_MAX) -> bool:
-        """Evict what the limit demands; False if a write that needs memory must be refused."""
+    def make_room(self, commands: Sequence[Args] = ()) -> bool:
+        """Evict a slice of what the limit demands, for ``commands`` that are about to be written.
+
+        False if a write that needs memory must be refused.
+        """
         service = self._service
         used = sum([database.bytes_used for database in service.machine.databases]) + self._overhead_bytes
         excess = used - self._evictor.leaving_bytes - service.config.maxmemory
         if excess <= 0:
             return True
         started = perf_counter()
-        victims = self._evictor.victims(excess, _now_ms(), victims_max)
+        victims = self._victims(excess, _bytes_of(commands))
         service.stats.latency.note("eviction-cycle", (perf_counter() - started) * 1000)
         if not victims:
             return bool(self._leaving)
@@ -125,6 +136,20 @@ class MemoryLimit:
             self._session.db = database
             service.propose(self._session, [[b"UNLINK", key] for _database, key in leaving])
         return True
+
+    def _victims(self, excess: int, coming_bytes: int) -> list[Victim]:
+        """Choose a slice of victims unless one is on its way, and as many more as free twice what is coming.
+
+        So memory shrinks while it is above the limit, however fast it is written, and whoever writes little waits for
+        little.
+        """
+        evictor, now_ms = self._evictor, _now_ms()
+        before = evictor.leaving_bytes
+        victims = [] if self._leaving else evictor.victims(excess, now_ms, SLICE_VICTIMS)
+        wanted = min(excess, TIMES_COMING * coming_bytes) - (evictor.leaving_bytes - before)
+        if wanted > 0:
+            victims += evictor.victims(wanted, now_ms, VICTIMS_MAX - len(victims))
+        return victims
 
     def evicted(self, count: int) -> None:
         """Note that the victims of the oldest proposal were deleted."""
@@ -143,6 +168,11 @@ class MemoryLimit:
             keys = row.keys_of(args)
             if keys:
                 self._evictor.touch(call.db, keys, now_ms)
+
+
+def _bytes_of(commands: Sequence[Args]) -> int:
+    """Return about how much memory commands will need."""
+    return sum(map(len, chain.from_iterable(commands))) + COMMAND_BYTES * len(commands)
 
 
 def _now_ms() -> int:

@@ -100,8 +100,8 @@ class Service:
         self.digest = DatasetWalks(machine, call_later).digest
         self.begin_shutdown: Callable[[], None] = lambda: None
         self.on_config_changed: list[Callable[[frozenset[str]], None]] = []
-        self.make_room: Callable[[], bool] = lambda: True
-        """Evicts what maxmemory demands; False if a write that needs memory must be refused."""
+        self.make_room: Callable[[list[Args]], bool] = lambda _commands: True
+        """Evicts what maxmemory demands before some writes; False if a write that needs memory must be refused."""
         self._call_soon = call_soon
         self._call_later = call_later
         self._by_name = table.by_name
@@ -222,7 +222,7 @@ class Service:
             self._submit_mixed(session, commands, arrived_ns)
         elif row.is_write:
             if self._node.bytes_pending > QUEUED_BYTES_MAX or (
-                self._maxmemory and row.deny_oom and not self.make_room()
+                self._maxmemory and row.deny_oom and not self.make_room(commands)
             ):
                 self._submit_mixed(session, commands, arrived_ns)
             elif session.pending and not self.router.may_write(session):
@@ -311,7 +311,7 @@ class Service:
                 error = RequestError(f"'{row.name}' is a matter of the node that is asked")
             if error is None and row.is_write and self._node.bytes_pending > QUEUED_BYTES_MAX:
                 error = Overloaded()
-            if error is None and row.deny_oom and self._maxmemory and not self.make_room():
+            if error is None and row.deny_oom and self._maxmemory and not self.make_room([args]):
                 error = OutOfMemory()
         if error is None:
             assert row is not None
@@ -385,7 +385,7 @@ class Service:
 
     def _admit_home(self, call: Call) -> Call:
         """Refuse, of a call that was meant for another leader, what this node has no memory for."""
-        if self._maxmemory and any(row.deny_oom for row in call.rows) and not self.make_room():
+        if self._maxmemory and any(row.deny_oom for row in call.rows) and not self.make_room(call.commands):
             return call.lost(OutOfMemory())
         return call
 

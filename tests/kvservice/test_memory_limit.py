@@ -220,17 +220,49 @@ def test_a_slice_follows_when_the_one_before_is_applied() -> None:
     assert len(unlinked(bench)) == 2 * SLICE_VICTIMS
 
 
+def far_above(keys: int = 12) -> tuple[Bench, Peer]:
+    """A node with ``keys`` slices of keys more than its limit lets in, none of which is on its way out yet."""
+    bench, peer = full_bench("noeviction", keys=keys * SLICE_VICTIMS)
+    bench.run(peer, f"CONFIG SET maxmemory {used_bytes(bench) // 4}", "CONFIG SET maxmemory-policy allkeys-lru")
+    return bench, peer
+
+
+def test_writes_far_above_the_limit_wait_for_one_slice_and_for_twice_what_they_bring() -> None:
+    bench, _peer = far_above()
+    for at in range(30):
+        bench.send(bench.peer(), f"SET new{at} {VALUE}")
+    bench.turn()
+    gone = len(unlinked(bench))
+    assert SLICE_VICTIMS + 30 < gone <= SLICE_VICTIMS + 30 * 4
+
+
+def test_memory_shrinks_however_much_is_written_above_the_limit() -> None:
+    bench, peer = far_above(24)
+    used = [used_bytes(bench)]
+    for turn in range(4):
+        # No tick between: the writes alone make room.
+        bench.run(peer, *(f"SET new{turn}:{at} {VALUE}" for at in range(3 * SLICE_VICTIMS)))
+        used.append(used_bytes(bench))
+    assert used == sorted(used, reverse=True)
+
+
+def test_a_long_value_evicts_what_it_needs_at_once() -> None:
+    bench, peer = far_above()
+    bench.run(peer, f"SET long {'v' * 100_000}")
+    assert len(unlinked(bench)) > 2 * 100_000 // 600
+
+
 def test_a_follower_leaves_eviction_to_its_leader(monkeypatch: pytest.MonkeyPatch) -> None:
     bench, peer = full_bench("allkeys-random")
-    asked: list[int] = []
-    monkeypatch.setattr(bench.limit, "make_room", asked.append)
+    asked: list[object] = []
+    monkeypatch.setattr(bench.limit, "make_room", lambda *commands: asked.append(commands))
     bench.lead("n2", 5)
     bench.limit.tick()
     bench.run(peer, "CONFIG SET maxmemory 1000000")
     assert asked == []
     bench.lead("n1", 6, is_leader=True)
     bench.limit.tick()
-    assert asked == [SLICE_VICTIMS]
+    assert asked == [()]
 
 
 def test_a_limit_that_comes_with_its_policy_evicts_by_that_policy_at_once() -> None:

@@ -183,7 +183,7 @@ async def test_a_full_memory_is_told(node: Node) -> None:
     running, client = node
     running.config.change({"maxmemory": 1})
     running.service.config_changed(frozenset({"maxmemory"}))
-    running.service.make_room = lambda: False
+    running.service.make_room = lambda _commands: False
     failure = await failure_of(client.kv.Set(kv_pb2.SetRequest(key=b"k")))
     assert (failure.code.name, failure.reason, failure.outcome) == (
         "RESOURCE_EXHAUSTED",
