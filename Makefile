@@ -105,8 +105,11 @@ test-helm: install chart-tools helm-check ## Hold the chart against Helm 3 and 4
 	$(BIN)/python -m pytest -n $(JOBS) tests/helm $(PYTEST_ARGS)
 
 .PHONY: test-manifest
-test-manifest: install chart-tools ## The chart's StatefulSet as processes: leader killed, pods deleted and replaced, under writes
-	$(BIN)/python -m pytest -s tests/manifest $(PYTEST_ARGS)
+test-manifest: install chart-tools ## The chart's StatefulSet as processes: pods killed, deleted, replaced, under writes of all clients
+	@.ci/build_clients
+	@rm -f build/manifest.txt
+	$(BIN)/python -m pytest -n $(JOBS) tests/manifest $(PYTEST_ARGS)
+	@cat build/manifest.txt 2>/dev/null || echo "test-manifest: nothing was measured, because the test was left out"
 
 .PHONY: image
 image: install ## Build the image with buildah, where root is, and what reads compose.yaml, into build/image
