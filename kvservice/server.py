@@ -142,7 +142,7 @@ class Server:
         incarnation = directory.count_start(time_ns())
         self.peers = PeerPlane(config, self.members, directory.snapshots, self.disk, directory.salt.hex(), incarnation)
         self.stats.loop_counts = LoopMeter(loop).read
-        self.stats.peer_bytes = self.peers.bytes_exchanged
+        self.stats.peer_traffic = self.peers.traffic
         self.group = Group(
             config,
             directory,

@@ -9,7 +9,7 @@ Reference: Redis INFO (stats, commandstats, errorstats, latencystats), `trackIns
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from kvservice.commands.table import Command
 from kvservice.config import Config
@@ -23,6 +23,19 @@ ERRORS_MAX: Final = 128
 RATE_SAMPLES: Final = 16
 """Samples that a rate is the mean of: 1.6 s at ten a second, as in Redis."""
 DEFAULT_PERCENTILES: Final = (50.0, 99.0, 99.9)
+
+
+class PeerTraffic(NamedTuple):
+    """What goes between this node and others to replicate: entries, votes, snapshots."""
+
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    snapshots_sent: int = 0
+    """Those that a peer has taken whole."""
+    streams: int = 0
+    """Open now, of both directions."""
+    queued_bytes: int = 0
+    """Messages that wait to be sent now."""
 
 
 def _nothing() -> tuple[int, int]:
@@ -93,8 +106,7 @@ class Stats:
         """Keys of the snapshot that the node started with."""
         self.loop_counts: Callable[[], tuple[int, int]] = _nothing
         """Turns of the event loop, and nanoseconds that it was not asleep (kvservice/loop_meter)."""
-        self.peer_bytes: Callable[[], tuple[int, int]] = _nothing
-        """Bytes received from and sent to other nodes to replicate: entries, votes, snapshots."""
+        self.peer_traffic: Callable[[], PeerTraffic] = PeerTraffic
         self._clear_counts()
 
     def _clear_counts(self) -> None:
@@ -122,7 +134,7 @@ class Stats:
         """The span that has not ended; 0 below the limit."""
         self.commands_processed = 0
         self._loop_before = self.loop_counts()
-        self._peers_before = self.peer_bytes()
+        self._peers_before = self.peer_traffic()
         self.turns_rate = Rate()
         self.work_rate = Rate()
         self.peer_input_rate = Rate()
@@ -142,10 +154,14 @@ class Stats:
         return turns - self._loop_before[0], nanoseconds - self._loop_before[1]
 
     @property
-    def peer_totals(self) -> tuple[int, int]:
-        """Bytes received from and sent to other nodes since the last reset."""
-        received, sent = self.peer_bytes()
-        return received - self._peers_before[0], sent - self._peers_before[1]
+    def peers(self) -> PeerTraffic:
+        """What went between this node and others since the last reset, and what waits now."""
+        now, before = self.peer_traffic(), self._peers_before
+        return now._replace(
+            received_bytes=now.received_bytes - before.received_bytes,
+            sent_bytes=now.sent_bytes - before.sent_bytes,
+            snapshots_sent=now.snapshots_sent - before.snapshots_sent,
+        )
 
     @property
     def microseconds_a_turn(self) -> float:
@@ -209,10 +225,10 @@ class Stats:
         self.operations_rate.sample(now_s, self.commands_processed)
         self.input_rate.sample(now_s, self.net_input_bytes)
         self.output_rate.sample(now_s, self.net_output_bytes)
-        for rates, totals in (
-            ((self.turns_rate, self.work_rate), self.loop_totals),
-            ((self.peer_input_rate, self.peer_output_rate), self.peer_totals),
-        ):
-            for rate, total in zip(rates, totals, strict=True):
-                rate.sample(now_s, total)
+        turns, worked_ns = self.loop_totals
+        self.turns_rate.sample(now_s, turns)
+        self.work_rate.sample(now_s, worked_ns)
+        peers = self.peers
+        self.peer_input_rate.sample(now_s, peers.received_bytes)
+        self.peer_output_rate.sample(now_s, peers.sent_bytes)
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory_bytes)

@@ -125,6 +125,11 @@ class PeerServicer:
         """Let peers speak to the node."""
         self._attached = attached
 
+    @property
+    def streams(self) -> int:
+        """How many peers have an open stream of messages to this node."""
+        return len(self._inbound)
+
     def hears(self, peer: str) -> bool:
         """Tell whether a peer has an open stream to this node."""
         return peer in self._inbound

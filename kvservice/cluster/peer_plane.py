@@ -26,6 +26,7 @@ from kvservice.config import Config
 from kvservice.config_values import HostPort, parse_member_name, parse_reachable_address
 from kvservice.errors import RedanError, RequestError
 from kvservice.logs import Event, Log
+from kvservice.stats import PeerTraffic
 from persistence.disk import Disk
 from redan.raft.v1 import raft_pb2
 from replication.core import membership
@@ -72,6 +73,7 @@ class PeerPlane:
         self._charter: Charter | None = None
         self._node: Node | None = None
         self._receiver: SnapshotReceiver | None = None
+        self._snapshots_sent = 0
         self.first = Configuration(())
         """What the settings say of the first members; told to others that found a cluster."""
         self.on_useless_snapshot: Callable[[Path | None, str], None] = lambda _path, _reason: None
@@ -239,10 +241,16 @@ class PeerPlane:
         address = self._members.addresses_of(leader).peer if leader else ""
         return raft_pb2.JoinResponse(cluster_id=self._members.cluster_id, leader=leader, leader_address=address)
 
-    def bytes_exchanged(self) -> tuple[int, int]:
-        """Return how many bytes came from and went to other nodes to replicate: messages and snapshots."""
-        snapshots = self._receiver.bytes_received if self._receiver is not None else 0
-        return self.servicer.bytes_received + snapshots, self.peers.bytes_sent
+    def traffic(self) -> PeerTraffic:
+        """Return what has gone between this node and others to replicate, and what waits."""
+        links = self.peers.links.values()
+        return PeerTraffic(
+            self.servicer.bytes_received + (self._receiver.bytes_received if self._receiver is not None else 0),
+            self.peers.bytes_sent,
+            self._snapshots_sent,
+            self.servicer.streams + sum(link.is_open for link in links),
+            sum(link.queued_bytes for link in links),
+        )
 
     # -- where others are ---------------------------------------------------------------------------------------------
 
@@ -289,6 +297,7 @@ class PeerPlane:
     def _happened(self, event: PeerEvent, peer: str, text: str) -> None:
         name, write = _EVENTS[event]
         write(name, peer=peer, text=text)
+        self._snapshots_sent += event is PeerEvent.SNAPSHOT_SENT
         if event is PeerEvent.CONNECTED:
             self._members.problems.pop(peer, None)
         elif event in (PeerEvent.LOST, PeerEvent.UNREACHABLE) and peer in self._members:

@@ -22,6 +22,7 @@ from kvservice.commands.table import Args, Command
 from kvservice.config_redis import REDIS_SETTINGS, ConfigSetError, change_redis_settings, redis_settings
 from kvservice.config_values import parse_size
 from kvservice.errors import RequestError
+from kvservice.keyspace.reaper import waiting_keys
 
 PERCENTILES: Final = "latency-tracking-info-percentiles"
 
@@ -179,6 +180,8 @@ def resetstat(call: ServerCall, _args: Args) -> Reply:
     context = call.service.machine.context
     context.hits = 0
     context.misses = 0
+    for database in call.service.machine.databases:
+        database.flushed_keys = waiting_keys([database])
     return OK
 
 

@@ -81,7 +81,7 @@ def clients(service: ServicePort) -> Fields:
     sessions = service.sessions.values()
     return [
         ("connected_clients", len(sessions)),
-        ("cluster_connections", 0),
+        ("cluster_connections", service.stats.peers.streams),
         ("maxclients", service.config.maxclients),
         ("client_recent_max_input_buffer", max((session.query_buffer_bytes for session in sessions), default=0)),
         ("client_recent_max_output_buffer", max((session.output_buffer_bytes for session in sessions), default=0)),

@@ -20,7 +20,7 @@ def stats(service: ServicePort) -> Fields:
     """Return the section Stats."""
     counted = service.stats
     context = service.machine.context
-    from_peers, to_peers = counted.peer_totals
+    peers = counted.peers
     turns, worked_ns = counted.loop_totals
     in_commands_ns = sum(of_command.nanoseconds for of_command in counted.commands.values())
     return [
@@ -29,14 +29,15 @@ def stats(service: ServicePort) -> Fields:
         ("instantaneous_ops_per_sec", int(counted.operations_rate.per_second)),
         ("total_net_input_bytes", counted.net_input_bytes),
         ("total_net_output_bytes", counted.net_output_bytes),
-        ("total_net_repl_input_bytes", from_peers),
-        ("total_net_repl_output_bytes", to_peers),
+        ("total_net_repl_input_bytes", peers.received_bytes),
+        ("total_net_repl_output_bytes", peers.sent_bytes),
         ("instantaneous_input_kbps", f"{counted.input_rate.per_second / 1024:.2f}"),
         ("instantaneous_output_kbps", f"{counted.output_rate.per_second / 1024:.2f}"),
         ("instantaneous_input_repl_kbps", f"{counted.peer_input_rate.per_second / 1024:.2f}"),
         ("instantaneous_output_repl_kbps", f"{counted.peer_output_rate.per_second / 1024:.2f}"),
         ("rejected_connections", counted.rejected_connections),
-        *_zeros("sync_full sync_partial_ok sync_partial_err"),
+        ("sync_full", peers.snapshots_sent),
+        *_zeros("sync_partial_ok sync_partial_err"),
         ("expired_keys", counted.expired_keys),
         ("expired_stale_perc", "0.00"),
         ("expired_time_cap_reached_count", counted.expire_cuts),

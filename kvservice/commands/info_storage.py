@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 from kvservice.commands.ports import ServicePort
+from kvservice.keyspace.reaper import waiting_keys
 
 Fields: TypeAlias = Iterable[tuple[str, object]]
 
@@ -53,6 +54,8 @@ def dataset_bytes(service: ServicePort) -> int:
 def memory(service: ServicePort) -> Fields:
     """Return the section Memory."""
     used, rss = service.machine.memory.used_bytes, resident_bytes()
+    databases = service.machine.databases
+    to_free = waiting_keys(databases)
     peak = max(used, service.stats.peak_memory_bytes)
     dataset = min(used, dataset_bytes(service))
     total = os.sysconf("SC_PHYS_PAGES") * PAGE_BYTES
@@ -104,12 +107,12 @@ def memory(service: ServicePort) -> Fields:
         ("mem_total_replication_buffers", 0),
         ("mem_clients_slaves", 0),
         ("mem_clients_normal", buffers),
-        ("mem_cluster_links", 0),
-        ("mem_aof_buffer", 0),
+        ("mem_cluster_links", service.stats.peers.queued_bytes),
+        ("mem_aof_buffer", service.node.bytes_pending),
         ("mem_allocator", "pymalloc"),
         ("active_defrag_running", 0),
-        ("lazyfree_pending_objects", 0),
-        ("lazyfreed_objects", 0),
+        ("lazyfree_pending_objects", to_free),
+        ("lazyfreed_objects", sum(database.flushed_keys for database in databases) - to_free),
     ]
 
 
@@ -154,7 +157,7 @@ def persistence(service: ServicePort) -> Fields:
         ("aof_current_size", service.wal_stats.bytes_on_disk),
         ("aof_base_size", 0),
         ("aof_pending_rewrite", 0),
-        ("aof_buffer_length", 0),
+        ("aof_buffer_length", node.bytes_pending),
         ("aof_pending_bio_fsync", 0),
         ("aof_delayed_fsync", 0),
     ]

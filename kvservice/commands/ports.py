@@ -74,6 +74,10 @@ class NodePort(Protocol):
         """Index of the last applied entry."""
 
     @property
+    def bytes_pending(self) -> int:
+        """Payload bytes that are proposed and not applied."""
+
+    @property
     def is_replayed(self) -> bool:
         """Whether every entry of earlier runs is applied."""
 

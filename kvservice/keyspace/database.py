@@ -64,8 +64,8 @@ class Database:
     """The keys of one database (SELECT number)."""
 
     __slots__ = (
-        "access", "bytes_used", "clock", "crowded", "expires", "expiry", "expiry_count", "index", "key_count",
-        "retired", "values",
+        "access", "bytes_used", "clock", "crowded", "expires", "expiry", "expiry_count", "flushed_keys",
+        "index", "key_count", "retired", "values",
     )  # fmt: skip
 
     def __init__(self, index: int, clock: Clock) -> None:
@@ -78,6 +78,7 @@ class Database:
         """When keys were used (keyspace/access), local to this node; None while nobody asks."""
         self.retired: list[tuple[SlotValues, SlotDeadlines, ExpiryIndex]] = []
         """What ``clear`` dropped, for the reaper to free in slices."""
+        self.key_count = self.flushed_keys = 0
         self.clear()
 
     def clear(self) -> None:
@@ -87,6 +88,7 @@ class Database:
             expires = self.expires if self.expires is not NO_DEADLINES else []
             self.retired.append((self.values, expires, self.expiry))
             del self.retired[:-RETIRED_MAX]
+            self.flushed_keys += self.key_count
         if self.access is not None:
             self.access.clear()
         self.values = NO_VALUES

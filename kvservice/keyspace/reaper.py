@@ -17,6 +17,11 @@ SOLE_REFERENCES: Final = 3
 """What getrefcount counts for a dict that only the retired list, one local name and its own argument refer to."""
 
 
+def waiting_keys(databases: Sequence[Database]) -> int:
+    """Return how many keys of flushed databases are not freed yet."""
+    return sum(sum(map(len, values)) for db in databases for values, _expires, _expiry in db.retired)
+
+
 def reap_slice(databases: Sequence[Database], budget_keys: int) -> bool:
     """Free about ``budget_keys`` keys of flushed databases; tell whether there is more to free."""
     for db in databases:

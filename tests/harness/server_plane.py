@@ -51,6 +51,7 @@ class FakeNode:
         self.last_index = 12
         self.commit_index = 11
         self.applied_index = 10
+        self.bytes_pending = 0
         self.is_replayed = True
         self.replay_remaining = 0
 

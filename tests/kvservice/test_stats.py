@@ -5,7 +5,7 @@ from kvservice.commands.registry import TABLE
 from kvservice.commands.table import Command
 from kvservice.config import Config
 from kvservice.errors import NoAuthentication, OutOfMemory, RedanError, RequestError, WrongType
-from kvservice.stats import ERRORS_MAX, RATE_SAMPLES, Rate, Stats
+from kvservice.stats import ERRORS_MAX, RATE_SAMPLES, PeerTraffic, Rate, Stats
 
 
 def row(name: bytes) -> Command:
@@ -91,22 +91,22 @@ def test_reset_forgets_counts_but_not_the_peak_of_memory() -> None:
 
 def test_what_others_count_is_told_since_the_last_reset_and_as_a_rate() -> None:
     stats = Stats(Config())
-    turns, peers = (10, 5_000_000), (100, 200)
+    turns, peers = (10, 5_000_000), PeerTraffic(100, 200, 1, 4, 50)
     stats.loop_counts = lambda: turns
-    stats.peer_bytes = lambda: peers
+    stats.peer_traffic = lambda: peers
     stats.sample(0.0, 0)
-    turns, peers = (110, 25_000_000), (1_100, 2_200)
+    turns, peers = (110, 25_000_000), PeerTraffic(1_100, 2_200, 3, 4, 50)
     for tick in range(1, RATE_SAMPLES + 1):
         stats.sample(tick * 0.1, 0)
-    assert (stats.loop_totals, stats.peer_totals) == (turns, peers)
+    assert (stats.loop_totals, stats.peers) == (turns, peers)
     assert round(stats.turns_rate.per_second) == round(100 / 0.1 / RATE_SAMPLES)
     assert round(stats.microseconds_a_turn) == 200
     assert round(stats.peer_output_rate.per_second) == round(2_000 / 0.1 / RATE_SAMPLES)
     stats.reset()
-    assert (stats.loop_totals, stats.peer_totals) == ((0, 0), (0, 0))
+    assert (stats.loop_totals, stats.peers) == ((0, 0), PeerTraffic(0, 0, 0, 4, 50))
     assert stats.microseconds_a_turn == 0
-    turns, peers = (111, 25_000_100), (1_101, 2_202)
-    assert (stats.loop_totals, stats.peer_totals) == ((1, 100), (1, 2))
+    turns, peers = (111, 25_000_100), PeerTraffic(1_101, 2_202, 4, 2, 0)
+    assert (stats.loop_totals, stats.peers) == ((1, 100), PeerTraffic(1, 2, 1, 2, 0))
 
 
 def test_rows_that_stand_for_no_command_are_not_told() -> None:

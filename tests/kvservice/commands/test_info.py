@@ -10,6 +10,8 @@ from kvservice.commands.info import SECTIONS, TTL_SAMPLES, average_ttl_ms
 from kvservice.commands.info_storage import human_size
 from kvservice.config import Config
 from kvservice.errors import RequestError, WrongPassword, WrongType
+from kvservice.keyspace.reaper import reap_slice
+from kvservice.stats import PeerTraffic
 from tests.harness.oracle import Oracle
 from tests.harness.resp2 import bulk_of
 from tests.harness.server_plane import Caller, FakeService
@@ -138,12 +140,13 @@ def test_the_event_loop_and_the_streams_of_peers_are_told_as_they_are_counted() 
     caller = Caller()
     counted = caller.service.stats
     counted.loop_counts = lambda: (50, 7_000_000)
-    counted.peer_bytes = lambda: (300, 400)
+    counted.peer_traffic = lambda: PeerTraffic(300, 400, 5, 6, 7)
     counted.executed(caller.service.table.by_name[b"GET"], 3, 9_000)
     told = fields(caller)
     assert [told[f"eventloop_{name}"] for name in ("cycles", "duration_sum", "duration_cmd_sum")] == ["50", "7000", "9"]
     assert told["total_net_repl_input_bytes"] == "300"
     assert told["total_net_repl_output_bytes"] == "400"
+    assert (told["sync_full"], told["cluster_connections"], told["mem_cluster_links"]) == ("5", "6", "7")
     caller.say("CONFIG RESETSTAT")
     told = fields(caller)
     assert (told["eventloop_cycles"], told["total_net_repl_input_bytes"]) == ("0", "0")
@@ -159,6 +162,29 @@ def test_a_snapshot_that_is_being_written_shows_how_far_it_is() -> None:
     told = fields(caller)
     assert (told["current_save_keys_processed"], told["current_save_keys_total"]) == ("2", "8")
     assert told["current_fork_perc"] == "25.00"
+
+
+def test_keys_of_a_flushed_database_are_told_until_they_are_freed() -> None:
+    caller = Caller()
+    databases = caller.service.machine.databases
+    for number in range(50):
+        databases[0].set(b"%d" % number, b"value")
+    databases[0].clear()
+    told = fields(caller)
+    assert (told["lazyfree_pending_objects"], told["lazyfreed_objects"]) == ("50", "0")
+    while reap_slice(databases, 1000):
+        pass
+    told = fields(caller)
+    assert (told["lazyfree_pending_objects"], told["lazyfreed_objects"]) == ("0", "50")
+    caller.say("CONFIG RESETSTAT")
+    assert fields(caller)["lazyfreed_objects"] == "0"
+
+
+def test_what_waits_for_the_disk_is_told() -> None:
+    caller = Caller()
+    caller.service.node.bytes_pending = 77
+    told = fields(caller)
+    assert (told["aof_buffer_length"], told["mem_aof_buffer"]) == ("77", "77")
 
 
 def test_callers_that_wait_are_blocked_clients() -> None:
