@@ -23,7 +23,7 @@ PROGRAMS: Final = {
     "node": ["node", str(BUILT / "node" / "dist" / "tests" / "soak.js")],
 }
 BARE: Final = {"python": "--bare", "go": "-bare", "node": "--bare"}
-WAIT_S: Final = 60.0
+WAIT_S: Final = 120.0
 LONG_S: Final = 600
 """Longer than any test: it ends them before."""
 PIPED: Final = 5
