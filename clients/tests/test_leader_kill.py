@@ -1,4 +1,4 @@
-"""Every client, and every language's bare stub, writes through a kill -9 or a standstill of the leader of three nodes."""
+"""Each client, and each language's bare stub, writes while the leader of three real nodes is killed or stands still."""
 
 from __future__ import annotations
 
