@@ -1,4 +1,4 @@
-"""A pod of the chart's StatefulSet as a container: what the kubelet makes of the manifest.
+"""A pod of the chart, a node or a task, as a container: what the kubelet makes of the manifest.
 
 Guarantees: command, arguments, variables, mounts and security context are those of the manifest; what is set there and
     is not known here fails, so that nothing of it is left out.
@@ -18,6 +18,7 @@ from tests.image.containers import Container, Mount, Security, built_image
 
 PASSWORD: Final = "correct horse battery staple"
 _MEBIBYTE: Final = 1 << 20
+_GRACE_SECONDS: Final = 30
 _KNOWN_TO_POD: Final = {
     *("runAsNonRoot", "runAsUser", "runAsGroup", "fsGroup", "fsGroupChangePolicy", "seccompProfile"),
 }
@@ -52,10 +53,11 @@ def security_of(pod_spec: Mapping[str, Any]) -> Security:
 class Pod:
     """One pod; its volumes outlive its containers."""
 
-    def __init__(self, folder: Path, name: str, namespace: str, hosts: Path, *options: str) -> None:
+    def __init__(self, kind: str, folder: Path, name: str, namespace: str, hosts: Path, *options: str) -> None:
+        """Know the only object of a kind (StatefulSet, Pod) in what the chart renders with these options."""
         self._options = options
-        self.stateful_set: Manifest = one("StatefulSet", *options)
-        self._spec = self.stateful_set["spec"]["template"]["spec"]
+        spec = one(kind, *options)["spec"]
+        self._spec: Manifest = spec["template"]["spec"] if "template" in spec else spec
         (self._container_spec,) = self._spec["containers"]
         self.security = security_of(self._spec)
         self.name = name
@@ -63,13 +65,13 @@ class Pod:
         self._namespace = namespace
         self._hosts = hosts
         self._containers = 0
-        self.grace_seconds = float(self._spec["terminationGracePeriodSeconds"])
+        self.grace_seconds = float(self._spec.get("terminationGracePeriodSeconds", _GRACE_SECONDS))
 
     def container(self) -> Container:
         """Return a new container of the pod, with the volumes of the one before."""
         self._containers += 1
         environment = built_image().environment
-        for variable in self._container_spec["env"]:
+        for variable in self._container_spec.get("env", ()):
             value = self.name if "valueFrom" in variable else variable["value"]
             environment[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda found: environment[found[1]], value)
         return Container(

@@ -161,8 +161,10 @@ def test_a_setting_that_is_refused_ends_the_container_with_code_2(tmp_path: Path
 def test_the_pod_of_the_chart_runs_under_its_security_context(tmp_path: Path, links: NamespaceLinks) -> None:
     hosts = tmp_path / "hosts"
     domain = f"{RELEASE}-redan-peers.{NAMESPACE}.svc.cluster.local"
-    hosts.write_text(f"127.0.0.1 localhost\n{links.address(POD)} {POD}.{domain} {POD}\n")
-    pod = Pod(tmp_path / "pod", POD, links.namespace(POD), hosts, "--set", "replicaCount=1")
+    options = ("--set", "replicaCount=1")
+    # The service of the chart leads to the only pod that there is.
+    hosts.write_text(f"127.0.0.1 localhost\n{links.address(POD)} {POD}.{domain} {POD} {RELEASE}-redan\n")
+    pod = Pod("StatefulSet", tmp_path / "pod", POD, links.namespace(POD), hosts, *options)
     client, address = links.namespace("client"), links.address(POD)
 
     def ask(*words: str, password: str = PASSWORD) -> str:
@@ -181,6 +183,8 @@ def test_the_pod_of_the_chart_runs_under_its_security_context(tmp_path: Path, li
         assert "NOAUTH" in ask("GET", "k", password="")
         assert ask("SET", "k", "kept") == "OK"
         assert ask("GET", "k") == "kept"
+        with Pod("Pod", tmp_path / "test", "test", client, hosts, *options).container() as helm_test:
+            assert helm_test.wait() == 0, helm_test.log()
         assert container.stop("TERM", pod.grace_seconds) == 0
     with pod.container() as container:
         wait_until(container, lambda: answers(client, address, *pod.probe("readiness")))
