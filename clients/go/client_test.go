@@ -226,6 +226,7 @@ func TestWhatWillNotPassIsNotRepeated(t *testing.T) {
 		"rejected":         {wrongType, redan.ErrRejected},
 		"wrong password":   {wrongToken, redan.ErrUnauthenticated},
 		"out of memory":    {outOfMemory, redan.ErrNotApplied},
+		"reply not kept":   {refusal(codes.ResourceExhausted, "REPLY_NOT_KEPT", "unknown"), redan.ErrOutcomeUnknown},
 		"no such call":     {status.Error(codes.Unimplemented, ""), redan.ErrRejected},
 		"message too long": {status.Error(codes.ResourceExhausted, ""), redan.ErrOutcomeUnknown},
 	} {

@@ -9,9 +9,15 @@ import (
 
 // mayPass tells whether the same request may fare better a little later.
 func mayPass(err *Error) bool {
+	switch err.Reason {
+	case "OUT_OF_MEMORY": // does not pass by itself
+		return false
+	case "REPLY_NOT_KEPT": // the write was done, and its long reply is gone
+		return false
+	}
 	switch err.outcome {
 	case ErrNotApplied:
-		return err.Reason != "OUT_OF_MEMORY" // does not pass by itself
+		return true
 	case ErrOutcomeUnknown:
 		return err.Reason != "" || lostCall(err.Code)
 	}

@@ -9,8 +9,8 @@ import { NotAppliedError, OutcomeUnknownError, RedanError } from './errors.js';
 const LOST_CALL = new Set(['UNAVAILABLE', 'DEADLINE_EXCEEDED', 'CANCELLED', 'INTERNAL', 'UNKNOWN']);
 /** Reasons for which another node is asked next. */
 const NODE_AT_FAULT = new Set(['NO_LEADER', 'LOADING', 'SHUTTING_DOWN', 'SESSION_ENDED', 'NOT_LEADER']);
-/** Refusals that do not pass by themselves. */
-const LASTING = new Set(['OUT_OF_MEMORY']);
+/** What does not pass by itself; the second says that the write was done, and that its long reply is gone. */
+const LASTING = new Set(['OUT_OF_MEMORY', 'REPLY_NOT_KEPT']);
 
 /** How long and how often, in milliseconds. */
 export interface Limits {
@@ -25,7 +25,8 @@ export interface Limits {
 }
 
 export function isSafe(error: RedanError, runsOnce: boolean): boolean {
-  if (error instanceof NotAppliedError) return !LASTING.has(error.reason);
+  if (LASTING.has(error.reason)) return false;
+  if (error instanceof NotAppliedError) return true;
   if (!(error instanceof OutcomeUnknownError) || !runsOnce) return false;
   return error.reason !== '' || LOST_CALL.has(error.code);
 }

@@ -94,6 +94,7 @@ for (const [name, failure, kind] of [
   ['rejected', wrongType, RequestError],
   ['wrong password', wrongPassword, AuthenticationError],
   ['out of memory', outOfMemory, NotAppliedError],
+  ['reply not kept', refusal(status.RESOURCE_EXHAUSTED, 'REPLY_NOT_KEPT', 'unknown'), OutcomeUnknownError],
   ['no such call', refusal(status.UNIMPLEMENTED), RequestError],
   ['message too long', refusal(status.RESOURCE_EXHAUSTED), OutcomeUnknownError],
 ] as const) {

@@ -15,8 +15,8 @@ from typing import Final
 
 from redan_client.errors import NotAppliedError, OutcomeUnknownError, RedanError
 
-LASTING: Final = frozenset(("OUT_OF_MEMORY",))
-"""Refusals that do not pass by themselves."""
+LASTING: Final = frozenset(("OUT_OF_MEMORY", "REPLY_NOT_KEPT"))
+"""What does not pass by itself; the second says that the write was done, and that its long reply is gone."""
 LOST_CALL: Final = frozenset(("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL", "UNKNOWN"))
 """How a call ends, without details, when the node or the way to it breaks."""
 NODE_AT_FAULT: Final = frozenset(("NO_LEADER", "LOADING", "SHUTTING_DOWN", "SESSION_ENDED", "NOT_LEADER"))
@@ -47,7 +47,7 @@ def may_pass(error: RedanError) -> bool:
     if isinstance(error, NotAppliedError):
         return error.reason not in LASTING
     if isinstance(error, OutcomeUnknownError):
-        return bool(error.reason) or error.code in LOST_CALL
+        return error.reason not in LASTING if error.reason else error.code in LOST_CALL
     return False
 
 

@@ -94,10 +94,15 @@ def test_a_read_is_repeated_whatever_became_of_it(node: Node) -> None:
         (rejected(), RequestError, "WRONG_TYPE"),
         (Refusal(grpc.StatusCode.UNAUTHENTICATED, "WRONG_PASSWORD", outcome="rejected"), AuthenticationError, ""),
         (not_applied("OUT_OF_MEMORY"), NotAppliedError, "OUT_OF_MEMORY"),
+        (
+            Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "REPLY_NOT_KEPT", outcome="unknown"),
+            OutcomeUnknownError,
+            "REPLY_NOT_KEPT",
+        ),
         (Refusal(grpc.StatusCode.UNIMPLEMENTED), RequestError, ""),
         (Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED), OutcomeUnknownError, ""),
     ],
-    ids=["rejected", "wrong password", "out of memory", "no such call", "message too long"],
+    ids=["rejected", "wrong password", "out of memory", "reply not kept", "no such call", "message too long"],
 )
 def test_what_will_not_pass_is_not_repeated(node: Node, failure: Refusal, kind: type[RedanError], reason: str) -> None:
     node.answers = [failure]
