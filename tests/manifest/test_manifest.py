@@ -119,6 +119,12 @@ def test_no_acknowledged_write_is_missing_after_a_kill_a_deleted_pod_and_an_upda
     with release.step("pod deleted and created anew"):
         follower = next(pod for pod in pods if pod is not release.leader())
         release.replace(follower)
+    with release.step("pod and volume deleted and created anew"):
+        follower = next(pod for pod in pods if pod is not release.leader())
+        assert follower.delete() == 0
+        follower.lose_volume()
+        follower.start()
+        kubelet.wait_until_ready(follower)
     with release.step("all pods replaced, the last one first"):
         for pod in reversed(pods):
             release.replace(pod)
