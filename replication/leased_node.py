@@ -1,9 +1,10 @@
 """A node that, while it leads, serves reads on its clock alone: ``read_mode`` lease.
 
 The lease begins when a round of heartbeats began that a majority has answered, and lasts 7/8 of the shortest election
-timeout: until then no follower gives its vote away, if its clock does not run more than 1/7 faster. So it rests on
-clocks that run alike, on every node of the group knowing the mode (no node forgets a leader early then), and on nothing
-else: the end is compared with the clock at each read, so that a process which was paused does not serve what it knew.
+timeout: until then no follower gives its vote away, if its clock does not run more than 1/9 faster (its first tick may
+come at once, so that 39 of its 40 stand against 35 here). So it rests on clocks that run alike, on every node of the
+group knowing the mode (no node forgets a leader early then), and on nothing else: the end is compared with the clock at
+each read, so that a process which was paused does not serve what it knew.
 
 Guarantees: no lease in a term in which leadership was offered to another voter: the offer may arrive late, and an
 election that the leader asked for waits for nobody's lease. No vote of a node that has just started: what it promised

@@ -61,7 +61,7 @@ class Host:
         self.is_paused = False
         self.offset_ms = 0
         """What its clock is wrong by."""
-        self.drift = 1.0 + (random.random() - 0.5) * 0.02
+        self.drift = 1.0 + (2 * random.random() - 1) * world.drift
         self.disk_factor = 1
         self.crash_point: tuple[str, int] | None = None
         """Where the process is killed: at the nth time it gets to a point."""

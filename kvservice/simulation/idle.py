@@ -49,6 +49,7 @@ def _is_quiet(raft: Raft) -> bool:
 def sleep(node: Node, ticks: int) -> None:
     """Count idle ticks."""
     raft = node.raft
+    node._ticks += ticks
     raft.election_elapsed += ticks
     if raft.role is LEADER:
         raft.heartbeat_elapsed += ticks

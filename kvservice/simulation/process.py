@@ -37,7 +37,8 @@ from replication.core.messages import (
 )
 from replication.core.raft import Role
 from replication.entry_reader import read_entries
-from replication.node import Node
+from replication.leased_node import LeasedNode
+from replication.node import TICK_MS, Node
 from replication.ports import Fetched
 from replication.salvage import salvage
 from replication.snapshot_receiver import remove_partial_snapshots
@@ -148,7 +149,8 @@ class Process:
             settings=self.world.settings,
             chance=host.random.randrange,
         )
-        self.node = Node(
+        kind = LeasedNode if raft.settings.read_lease else Node
+        self.node = kind(
             raft,
             self.storage,
             self.state,
@@ -159,6 +161,9 @@ class Process:
             last_stamp_ms=end.last_stamp_ms,
             outcome_timeout_ms=self.world.outcome_timeout_ms,
         )
+        if isinstance(self.node, LeasedNode):
+            # In ms of which a tick has ten, whatever it lasts: one quartz drives both.
+            self.node.lease_clock_ms = lambda: self._clock.now_us * TICK_MS // self._tick_us
         self.state.attach(self.node)
         self.is_up = True
         self.world.network.attach(host.name, self)

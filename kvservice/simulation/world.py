@@ -46,6 +46,9 @@ TICKS: Final = (
     *[(50_000, Settings(heartbeat_ticks=2, election_ticks_min=8, election_ticks_max=16))] * 4,
 )
 """Length of a tick in us, and how many make a heartbeat and an election: the times are the same, ticks cost most."""
+DRIFT: Final = 0.01
+LEASE_DRIFT: Final = 0.05
+"""How much faster or slower than time a machine's ticks may be: with leases, so that two differ by nearly 1/9."""
 
 
 class Conditions(NamedTuple):
@@ -56,6 +59,9 @@ class Conditions(NamedTuple):
     fault_mean_us: int | None = None
     pause_us: int | None = None
     check_quorum: bool | None = None
+    lease: bool | None = None
+    readers: int = 0
+    """Clients more than there would be, who only read."""
 
 
 ANY: Final = Conditions()
@@ -82,16 +88,11 @@ class World:
         self._healed: list[Host] = []
         """Where clients go while liveness is asked for: they have found out who is well, and hurry."""
         self._sent_before = 0
-        self.tick_us, ticks = random.choice(TICKS)
+        self.tick_us, ticks = TICKS[0] if conditions.lease else random.choice(TICKS)
         self.outcome_timeout_ms = 50 * ticks.election_ticks_max
         """In ticks of 10 ms, which the driver counts: five seconds."""
-        self.settings = ticks._replace(
-            pre_vote=random.random() < 0.9,
-            check_quorum=random.random() < 0.9 if conditions.check_quorum is None else conditions.check_quorum,
-            append_bytes_max=random.choice((1 << 20, 300, 1)),
-            inflight_messages_max=random.choice((256, 4)),
-            memory_bytes_max=random.choice((32 << 20, 2_000)),
-        )
+        self.settings = self._settings(ticks, conditions)
+        self.drift = LEASE_DRIFT if self.settings.read_lease else DRIFT
         self.snapshot_every_entries = random.choice((60, 200, 200, 1_000))
         self.weather = random.choice(
             (Weather(), Weather(), Weather(500, 20_000), Weather(300, 3_000, 0.01, 0.01, 0.05))
@@ -106,23 +107,32 @@ class World:
         self.configuration = self._founding
         self._burst_share = random.choice((0.0, 0.0, 0.02, 0.1))
         """Of the faults, those around which clients ask as often as they can: it is then that answers may be wrong."""
-        pause_us = conditions.pause_us or random.choice((500_000, 2_000_000, 5_000_000, 10_000_000))
-        self.clients = [
-            Client(
-                f"c{number}",
-                self.clock,
-                Random(random.random()),
-                self.ledger,
-                self._doors,
-                pause_us,
-                only_reads=number > 1 and random.random() < 0.4,
-            )
-            for number in range(1, random.randrange(3, 6))
-        ]
+        self.clients: list[Client] = []
+        self._usual_pause_us = conditions.pause_us or random.choice((500_000, 2_000_000, 5_000_000, 10_000_000))
+        for number in range(1, random.randrange(3, 6)):
+            self._add_client(only_reads=number > 1 and random.random() < 0.4)
+        for _ in range(conditions.readers):
+            self._add_client(only_reads=True)
         self._watch()
         for host in self.hosts.values():
             host.was_member = True
             host.start()
+
+    def _settings(self, ticks: Settings, conditions: Conditions) -> Settings:
+        random = self.random
+        # A tick is a fortieth of an election only where it is as short as the shipped one: a lease rests on that.
+        may_lease = self.tick_us == TICKS[0][0] and conditions.check_quorum is not False
+        leases = may_lease and (random.random() < 0.4 if conditions.lease is None else conditions.lease)
+        return ticks._replace(
+            pre_vote=random.random() < 0.9,
+            check_quorum=leases
+            or (random.random() < 0.9 if conditions.check_quorum is None else conditions.check_quorum),
+            append_bytes_max=random.choice((1 << 20, 300, 1)),
+            inflight_messages_max=random.choice((256, 4)),
+            coalesce_bytes=random.choice((64 << 10, 64 << 10, 300, 0)),
+            memory_bytes_max=random.choice((32 << 20, 2_000)),
+            read_lease=leases,
+        )
 
     # ---- what it is made of
 
@@ -145,6 +155,11 @@ class World:
         host = self.hosts[name] = Host(name, self, Random(self.random.random()))
         self.rules.disks[name] = host.durable
         return host
+
+    def _add_client(self, *, only_reads: bool) -> None:
+        name, chance = f"c{len(self.clients) + 1}", Random(self.random.random())
+        client = Client(name, self.clock, chance, self.ledger, self._doors, self._usual_pause_us, only_reads=only_reads)
+        self.clients.append(client)
 
     def founding_for(self, name: str) -> Configuration:
         """Return the members that a node begins with when its disk does not say."""

@@ -332,3 +332,15 @@ def says_ok_to_writes_it_lost() -> Planted:
 
     with patch.object(Router, "refused", pretend):
         yield
+
+
+@contextmanager
+def repeats_writes_of_unknown_outcome() -> Planted:
+    """A write whose fate was not learnt in time is tried again, as if it were known that nothing has come of it."""
+
+    def try_again(of: Router, batch: Batch, _error: ReplicationError) -> None:
+        of.applied(batch)
+        of._try_again(batch.calls)
+
+    with patch.object(Router, "refused", try_again):
+        yield

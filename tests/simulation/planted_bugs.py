@@ -40,6 +40,8 @@ RESTLESS: Final = Conditions(3, ("partition", "kill", "transfer", "pause", "stor
 CROWD: Final = RESTLESS._replace(nodes=5)
 CUT_OFF: Final = Conditions(3, ("partition", "pause", "reset", "slow link"), 700_000, 20_000)
 """Leaders that do not know yet that they lead no more, under many reads."""
+LEASED: Final = CUT_OFF._replace(faults=("partition", "slow link"), lease=True, readers=6)
+"""Leaders that serve reads by the clock, while others may be elected."""
 DELAYED: Final = Conditions(3, ("storm", "slow link", "partition"), 400_000, 20_000, check_quorum=False)
 """Leaders that are answered late, when others lead already."""
 FALLING: Final = Conditions(3, ("kill", "slow disk", "slow link"), 400_000, 20_000)
@@ -76,6 +78,10 @@ WHERE: Final[dict[str, Conditions]] = {
     "reads without a round": CUT_OFF._replace(check_quorum=False),
     "reads by answers to an earlier round": DELAYED,
     "reads before the no op is committed": FALLING,
+    "lease longer than an election": LEASED,
+    "lease that no clock ends": LEASED._replace(faults=("pause", "slow link", "partition")),
+    "forgets a leader that has a lease": LEASED._replace(faults=("reset",)),
+    "lease outlives a hand over": LEASED._replace(faults=("transfer", "slow link")),
     "begins without a no op": FALLING,
     "skips fsync": FORGETFUL,
     "does not persist the vote": FORGETFUL,
@@ -97,11 +103,16 @@ WHERE: Final[dict[str, Conditions]] = {
     "concludes too early that nothing was applied": CUT_OFF._replace(nodes=5, fault_mean_us=400_000),
     "lets later calls overtake": RESTLESS,
     "says ok to writes it lost": CUT_OFF._replace(nodes=5, fault_mean_us=400_000),
+    "repeats writes of unknown outcome": CUT_OFF._replace(nodes=5, fault_mean_us=400_000),
 }
 """Where a bug shows soon. Any run may show it, but not within the time that a test has."""
 
 
-FIRST_SEED: Final = {"reads by answers to an earlier round": 13, "reads before the no op is committed": 7}
+FIRST_SEED: Final = {
+    "reads by answers to an earlier round": 13,
+    "reads before the no op is committed": 7,
+    "repeats writes of unknown outcome": 25,
+}
 """Where the search for a rare one begins: time saved as long as what the seed means stays the same, and no more."""
 WIDE_RUNS: Final = 300
 WIDE_SECONDS: Final = 120.0

@@ -7,11 +7,13 @@ Reference: the Raft paper's figures 7 and 8; Jepsen's analyses of RedisRaft and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
+from replication import leased_node
 from replication.core import candidate, follower, leader, sending
+from replication.core import raft as raft_module
 from replication.core.log import RaftLog
 from replication.core.messages import (
     AppendEntries,
@@ -22,6 +24,8 @@ from replication.core.messages import (
 from replication.core.progress import Progress
 from replication.core.raft import HANDLERS, Raft, Role
 from replication.core.state import RaftState
+from replication.leased_node import LeasedNode
+from replication.node import Node
 
 Planted = Iterator[None]
 
@@ -181,4 +185,57 @@ def begins_without_a_no_op() -> Planted:
             become_leader(raft)
 
     with reads_before_the_no_op_is_committed(), patch.object(candidate, "become_leader", become):
+        yield
+
+
+# -- leases ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def lease_longer_than_an_election() -> Planted:
+    """A lease lasts twice the shortest election timeout."""
+    with patch.object(leased_node, "LEASE_EIGHTHS", 16), patch.object(raft_module, "LEASE_EIGHTHS", 16):
+        yield
+
+
+@contextmanager
+def lease_that_no_clock_ends() -> Planted:
+    """A lease counts until the next tick finds that it is over; the process may have been stopped meanwhile."""
+
+    def reads_at_once(node: LeasedNode) -> bool:
+        return node._is_sole_leader or node._lease_end_ms > 0
+
+    with patch.object(LeasedNode, "reads_at_once", property(reads_at_once, vars(LeasedNode)["reads_at_once"].fset)):
+        yield
+
+
+@contextmanager
+def forgets_a_leader_that_has_a_lease() -> Planted:
+    """A broken connection is reason enough to look for another leader, and to vote for one."""
+    peer_unreachable = Raft.peer_unreachable
+
+    def forget(raft: Raft, peer: str) -> None:
+        settings = raft.settings
+        raft.settings = settings._replace(read_lease=False)
+        peer_unreachable(raft, peer)
+        raft.settings = settings
+
+    with patch.object(Raft, "peer_unreachable", forget):
+        yield
+
+
+@contextmanager
+def lease_outlives_a_hand_over() -> Planted:
+    """Leadership is offered to another, who need not wait for the lease to end, and the lease goes on."""
+
+    by_clock: Callable[[Raft], bool] = vars(Raft)["has_lease"].fget
+
+    def has_lease(raft: Raft) -> bool:
+        transferee, raft.transferee = raft.transferee, None
+        try:
+            return by_clock(raft)
+        finally:
+            raft.transferee = transferee
+
+    with patch.object(LeasedNode, "transfer", Node.transfer), patch.object(Raft, "has_lease", property(has_lease)):
         yield

@@ -8,8 +8,9 @@ import pytest
 
 from kvservice.simulation import process
 from kvservice.simulation.report import simulate, total_line
-from kvservice.simulation.world import ANY, Conditions, World
-from tests.simulation.planted_bugs import CROWD
+from kvservice.simulation.world import ANY, DRIFT, Conditions, World
+from replication.leased_node import LeasedNode
+from tests.simulation.planted_bugs import CROWD, LEASED
 
 SEEDS = range(1, 31)
 SECONDS = 120.0
@@ -49,7 +50,16 @@ def test_a_seed_says_all_that_happens() -> None:
     assert trace_of(3) != trace_of(4)
 
 
-def test_ticks_that_are_slept_through_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    slept = [trace_of(seed, CROWD) for seed in range(3)]
+@pytest.mark.parametrize("conditions", [CROWD, LEASED], ids=["crowd", "leased"])
+def test_ticks_that_are_slept_through_change_nothing(conditions: Conditions, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept = [trace_of(seed, conditions) for seed in range(3)]
     monkeypatch.setattr(process, "idle_ticks", lambda _node: 0)
-    assert [trace_of(seed, CROWD) for seed in range(3)] == slept
+    assert [trace_of(seed, conditions) for seed in range(3)] == slept
+
+
+def test_reads_rest_on_leases_in_some_runs_and_on_rounds_in_the_others() -> None:
+    assert {World(seed).settings.read_lease for seed in range(60)} == {True, False}
+    world = World(1, LEASED)
+    world.run(20)
+    assert {type(host.process.node) for host in world.hosts.values() if host.process is not None} == {LeasedNode}
+    assert max(abs(host.drift - 1.0) for host in world.hosts.values()) > DRIFT
