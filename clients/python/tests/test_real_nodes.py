@@ -41,7 +41,7 @@ def test_strings_conditions_and_counters(client: Client) -> None:
     assert raised.value.metadata["outcome"] == "rejected"
 
 
-def test_deadlines(client: Client) -> None:
+def test_deadlines_are_set_kept_and_taken_away(client: Client) -> None:
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     assert client.ttl("k") is None
     client.set("k", "v", ttl=1000.5)
