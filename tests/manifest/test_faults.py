@@ -70,7 +70,7 @@ def test_a_pod_whose_volume_is_full_says_so_and_comes_back_when_there_is_room(tm
 @pytest.mark.skipif(OPENSSL is None, reason="openssl is not installed")
 @pytest.mark.timeout(600)
 def test_pods_talk_tls_with_certificates_of_the_secret_that_is_named(tmp_path: Path) -> None:
-    options = ("--set", "peerTls.existingSecret=redan-peers,clusterSecret.enabled=false,shutdown.waitSeconds=1")
+    options = ("--set", "peerTls.existingSecret=redan-peers,shutdown.waitSeconds=1")  # and the secret, as by default
     with PodSet(tmp_path, *options) as pods, Kubelet(pods) as kubelet:
         made = certificate(tmp_path / "made", "pods", authority(tmp_path / "made", "ours"), host=f"DNS:*.{pods.domain}")
         for source, name in ((made.certificate, "tls.crt"), (made.key, "tls.key"), (made.authority, "ca.crt")):
