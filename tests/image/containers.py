@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -73,7 +74,26 @@ def built_image() -> Image:
         pytest.skip("there is no image in build/image; `make image` builds it where root and buildah are")
     if sources.read_text().strip() != digest():
         pytest.skip("the image in build/image is of other sources; `make image` builds it anew")
+    if refused := _refusal():
+        pytest.skip(f"this machine lets runc start nothing, not even `true`: {refused}")
     return Image(BUILT / "rootfs", json.loads((BUILT / "image.json").read_text())["Docker"]["config"])
+
+
+def _refusal() -> str:
+    """Return what runc says of the plainest container of its own making; nothing if that runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["runc", "spec"], cwd=folder, check=True, timeout=WAIT_SECONDS_MAX)
+        described = Path(folder) / "config.json"
+        config = json.loads(described.read_text())
+        config["root"] = {"path": str(BUILT / "rootfs"), "readonly": True}
+        config["process"] |= {"terminal": False, "args": ["/bin/true"]}
+        described.write_text(json.dumps(config))
+        command = ["runc", "--root", f"{folder}/state", "run", f"redan-{os.getpid()}-plain"]
+        ended = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+            timeout=WAIT_SECONDS_MAX,
+        )  # fmt: skip
+    return ended.stderr.strip() if ended.returncode else ""
 
 
 @dataclasses.dataclass(frozen=True)
