@@ -28,7 +28,7 @@ from kvservice.session import Session
 SLEEP_SECONDS_MAX: Final = 3600
 """A longer sleep is a typing error: nothing but a restart would end it."""
 
-CATCH_UP_SECONDS: Final = 10.0
+CATCH_UP_SECONDS: Final = 30.0
 """For a follower to apply what the leader had committed when DIGEST came."""
 LOOK_SECONDS: Final = 0.002
 POPULATE_KEYS: Final = 500

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kvservice.commands.debug import SUBCOMMANDS
+from kvservice.commands.debug import CATCH_UP_SECONDS, LOOK_SECONDS, SUBCOMMANDS
 from kvservice.commands.reply import OK, ErrorReply, Pending, Reply, Status
 from kvservice.config import Config
 from kvservice.errors import OutOfMemory, RequestError
@@ -165,7 +165,7 @@ def test_a_digest_gives_up_on_a_node_that_stays_behind() -> None:
     ours.service.node.applied_index = 11
     pending = ours.say("DEBUG DIGEST")
     assert isinstance(pending, Pending)
-    for _ in range(6_000):
+    for _ in range(int(CATCH_UP_SECONDS / LOOK_SECONDS) + 1):
         ours.service.run_timers()
     assert isinstance(answered(pending), ErrorReply)
 
