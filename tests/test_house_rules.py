@@ -54,7 +54,8 @@ def source_files(*folders: str) -> list[Path]:
         path
         for folder in folders
         for path in (ROOT / folder).rglob("*.py")
-        if not re.search(r"_pb2(_grpc)?\.py$", path.name) and "__pycache__" not in path.parts
+        if not re.search(r"_pb2(_grpc)?\.py$", path.name)
+        and not {"__pycache__", "build", "node_modules"} & set(path.parts[len(ROOT.parts) :])
     )
 
 

@@ -24,8 +24,6 @@ import (
 )
 
 const (
-	// probeFor is how long a node gets to say who leads, before the next one is asked.
-	probeFor = time.Second
 	// messageBytesMax is the server's own bound, by default; gRPC's of 4 MiB is too small for values of 16 MiB.
 	messageBytesMax = 64 << 20
 )
@@ -53,7 +51,7 @@ func WithDatabase(number uint32) Option { return func(o *options) { o.database =
 func WithoutRequestIDs() Option { return func(o *options) { o.requestIDs = false } }
 
 // WithTimeout bounds a call with all of its attempts (10 seconds by default), and one attempt (3 seconds): a node that
-// hangs is left after that.
+// hangs is left after that, and after a third of it when asked who leads.
 func WithTimeout(call, attempt time.Duration) Option {
 	return func(o *options) { o.timeout, o.attemptTimeout = call, attempt }
 }
@@ -252,7 +250,7 @@ func (c *Client) find(ctx context.Context, attempts *attempts) string {
 	}
 	candidates := c.routes.candidates(time.Now())
 	for _, address := range candidates {
-		status, err := c.askStatus(ctx, address, min(probeFor, attempts.limit(time.Now())))
+		status, err := c.askStatus(ctx, address, attempts.probe(time.Now()))
 		if err == nil {
 			return c.routes.learned(address, status, time.Now())
 		}

@@ -67,6 +67,11 @@ func (a *attempts) limit(now time.Time) time.Duration {
 	return max(time.Millisecond, min(a.options.attemptTimeout, a.ends.Sub(now)))
 }
 
+// probe returns how long a node that is asked now gets to say who leads.
+func (a *attempts) probe(now time.Time) time.Duration {
+	return min(a.options.attemptTimeout/3, a.limit(now))
+}
+
 // pauseAfter returns how long to wait before the next attempt, and whether there is one. The pause is random, up to a
 // bound that doubles and has a limit ("full jitter").
 func (a *attempts) pauseAfter(err *Error, now time.Time, runsOnce bool) (time.Duration, bool) {

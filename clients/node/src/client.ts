@@ -38,8 +38,6 @@ import {
   timestamp,
 } from './values.js';
 
-/** How long a node gets to say who leads, before the next one is asked. */
-const PROBE_MS = 1000;
 /** The server's own bound, by default; gRPC's of 4 MiB is too small for values of 16 MiB. */
 const MESSAGE_BYTES_MAX = 64 * 1024 * 1024;
 /** No proxy of the environment stands between; a node that comes back is reached within a second. */
@@ -356,7 +354,7 @@ export class Client {
     const candidates = this.#routes.candidates(Date.now());
     for (const address of candidates) {
       try {
-        const said = await this.#askStatus(address, Math.min(PROBE_MS, attempts.limit(Date.now())));
+        const said = await this.#askStatus(address, attempts.probe(Date.now()));
         return this.#routes.learned(address, said, Date.now());
       } catch (failure) {
         if (!(failure instanceof RedanError)) throw failure;

@@ -16,7 +16,7 @@ const LASTING = new Set(['OUT_OF_MEMORY', 'REPLY_NOT_KEPT']);
 export interface Limits {
   /** For a call, with all of its attempts. */
   timeout: number;
-  /** For one attempt: a node that hangs is left after that. */
+  /** For one attempt: a node that hangs is left after that, and after a third of it when asked who leads. */
   attemptTimeout: number;
   /** At most, before the second attempt; an election takes some hundreds. */
   firstPause: number;
@@ -49,6 +49,11 @@ export class Attempts {
   /** Return how long the attempt that begins now may take. */
   limit(now: number): number {
     return Math.max(1, Math.min(this.#limits.attemptTimeout, this.#ends - now));
+  }
+
+  /** Return how long a node that is asked now gets to say who leads. */
+  probe(now: number): number {
+    return Math.min(this.#limits.attemptTimeout / 3, this.limit(now));
   }
 
   /** Return how long to wait before the next attempt: random, up to a bound that doubles. Throw the error if there is none. */

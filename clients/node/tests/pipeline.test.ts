@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { Client, type ClientOptions, OutcomeUnknownError, RequestError } from '../src/index.js';
 import { connectionLost, type Node, serve } from './stand_in.js';
 
-const QUICK = { timeout: 30_000, attemptTimeout: 10_000, firstPause: 1, longestPause: 10 };
+const QUICK = { timeout: 90_000, attemptTimeout: 30_000, firstPause: 1, longestPause: 10 };
 const OK = { status: 'OK' };
 
 function failed(reason: string, outcome: string): object {

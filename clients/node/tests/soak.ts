@@ -29,7 +29,7 @@ interface Writer {
 }
 
 function thin(addresses: string): Writer {
-  const client = new Client(addresses, { password, timeout: 30_000, attemptTimeout: 2000 });
+  const client = new Client(addresses, { password, timeout: 100_000, attemptTimeout: 2000 });
   return {
     set: (key, value) => client.set(key, value),
     increment: (key) => client.increment(key),
@@ -53,7 +53,7 @@ function bare(addresses: string): Writer {
     call: (stub: (typeof stubs)[number], id: string, deadline: number) => Promise<T>,
   ): Promise<T> {
     const id = randomUUID();
-    for (const ends = Date.now() + 30_000; ;) {
+    for (const ends = Date.now() + 100_000; ;) {
       try {
         return await call(stubs[at] as (typeof stubs)[number], id, Date.now() + 2000);
       } catch (failure) {

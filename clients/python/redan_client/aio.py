@@ -20,7 +20,7 @@ import grpc
 import grpc.aio
 
 from redan_client.batches import Batches, Commands
-from redan_client.channels import PROBE_SECONDS, channel_options, credentials_of
+from redan_client.channels import channel_options, credentials_of
 from redan_client.errors import RedanError, RequestError, error_of_call
 from redan_client.policy import Attempts, Settings, is_node_at_fault
 from redan_client.requests import Argument, Call, Entry, ExpireCondition, Requests, SetCondition, Text
@@ -201,7 +201,7 @@ class AsyncClient:
             return target
         candidates = self._routes.candidates(monotonic())
         for address in candidates:
-            seconds = min(PROBE_SECONDS, attempts.seconds(monotonic()))
+            seconds = attempts.probe_seconds(monotonic())
             try:
                 self._routes.learned(address, await self._ask_status(address, seconds), monotonic())
             except grpc.RpcError as failure:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Final
 
-PROBE_SECONDS: Final = 1.0
-"""How long a node gets to say who leads, before the next one is asked."""
 MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024
 """The server's own bound, by default; gRPC's of 4 MiB is too small for values of 16 MiB."""
 

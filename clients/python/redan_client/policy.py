@@ -30,7 +30,7 @@ class Settings:
     timeout: float = 10.0
     """Seconds for a call, with all of its attempts."""
     attempt_timeout: float = 3.0
-    """Seconds for one attempt: a node that hangs is left after that."""
+    """Seconds for one attempt: a node that hangs is left after that, and after a third of it when asked who leads."""
     first_pause: float = 0.02
     """Seconds, at most, before the second attempt; an election takes some tenths."""
     longest_pause: float = 0.5
@@ -74,6 +74,10 @@ class Attempts:
     def seconds(self, now: float) -> float:
         """Return how long the attempt that begins now may take."""
         return max(0.001, min(self._settings.attempt_timeout, self._ends - now))
+
+    def probe_seconds(self, now: float) -> float:
+        """Return how long a node that is asked now gets to say who leads."""
+        return min(self._settings.attempt_timeout / 3, self.seconds(now))
 
     def pause_after(self, error: RedanError, now: float, *, runs_once: bool) -> float:
         """Return how many seconds to wait before the next attempt. Raise the error if there is none."""

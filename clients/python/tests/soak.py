@@ -46,7 +46,7 @@ class Thin:
     """The client."""
 
     def __init__(self, addresses: str) -> None:
-        settings = Settings(timeout=30.0, attempt_timeout=2.0)
+        settings = Settings(timeout=100.0, attempt_timeout=2.0)
         self._client = Client(addresses, password=PASSWORD, settings=settings)
 
     def set(self, key: str, value: int) -> None:
@@ -70,7 +70,7 @@ class Bare:
         self._metadata = [("authorization", f"Bearer {PASSWORD}")] if PASSWORD else []
 
     def _repeat(self, call: Callable[[Any, str, dict[str, Any]], Any]) -> Any:
-        request_id, ends = uuid.uuid4().hex, monotonic() + 30
+        request_id, ends = uuid.uuid4().hex, monotonic() + 100
         while True:
             try:
                 return call(self._stubs[0], request_id, {"timeout": 2.0, "metadata": self._metadata})

@@ -12,7 +12,7 @@ from redan_client import AsyncClient, Client, OutcomeUnknownError, RequestError,
 from redan_client.batches import COMMANDS_PER_MESSAGE, MESSAGES_PER_STREAM
 from redan_client.stubs import kv_pb2
 
-QUICK = Settings(timeout=30.0, attempt_timeout=10.0, first_pause=0.001, longest_pause=0.01)
+QUICK = Settings(timeout=90.0, attempt_timeout=30.0, first_pause=0.001, longest_pause=0.01)
 OK = kv_pb2.Value(status="OK")
 Answer = Callable[[kv_pb2.PipelineRequest], kv_pb2.PipelineResponse]
 

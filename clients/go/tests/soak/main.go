@@ -97,7 +97,7 @@ type thin struct{ client *redan.Client }
 
 func newThin(addresses []string) (writer, error) {
 	client, err := redan.New(
-		addresses, redan.WithPassword(os.Getenv("REDAN_PASSWORD")), redan.WithTimeout(30*time.Second, 2*time.Second),
+		addresses, redan.WithPassword(os.Getenv("REDAN_PASSWORD")), redan.WithTimeout(100*time.Second, 2*time.Second),
 	)
 	return thin{client}, err
 }
@@ -155,7 +155,7 @@ func (b *bare) repeat(ctx context.Context, call func(context.Context, kvv1.KVSer
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+password)
 	}
 	var err error
-	for ends := time.Now().Add(30 * time.Second); time.Now().Before(ends); time.Sleep(20 * time.Millisecond) {
+	for ends := time.Now().Add(100 * time.Second); time.Now().Before(ends); time.Sleep(20 * time.Millisecond) {
 		limited, cancel := context.WithTimeout(ctx, 2*time.Second)
 		err = call(limited, b.stubs[b.at], id)
 		cancel()
