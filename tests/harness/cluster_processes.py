@@ -257,6 +257,18 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
+def store(client: redis.Redis, key: str, value: str | bytes) -> None:
+    """Set a key, again while nobody knows what became of it because a leader has gone: with SET that harms nothing."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            client.set(key, value)
+            return
+        except redis.ResponseError as error:
+            if not str(error).startswith("UNKNOWN") or time.monotonic() > deadline:
+                raise
+
+
 def missing(node: ClusterNode, keys: list[str]) -> list[str]:
     """Return the keys that a node does not know, asked in parts."""
     client = node.client()

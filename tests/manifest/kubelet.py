@@ -99,6 +99,11 @@ class Kubelet(threading.Thread):
         watched = self._watched.get(pod.name)
         return watched is not None and watched.is_ready and pod.is_wanted
 
+    def wait_until_founded(self) -> None:
+        """Wait until all pods are ready for the first time; one that guessed wrong meanwhile and ended is forgotten."""
+        self.wait_until_ready()
+        self.restarts.clear()
+
     def endpoints(self) -> list[Pod]:
         """Return the pods behind the client service."""
         return [pod for pod in self._pods.pods if self.is_ready(pod)]

@@ -69,7 +69,7 @@ def release(tmp_path: Path) -> Iterator[Release]:
     with PodSet(tmp_path, *QUICK) as pods, Kubelet(pods) as kubelet:
         begin = time.monotonic()
         pods.scale(3)
-        kubelet.wait_until_ready()
+        kubelet.wait_until_founded()
         founded = f"founded and ready after {time.monotonic() - begin:.1f} s"
         addresses = [f"{pods.name_of(pod)}:7400" for pod in pods.pods]
         writers: list[Writer] = [RedisPyWriter(kubelet)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.harness.cluster_processes import ClusterNode, ClusterProcesses, missing
+from tests.harness.cluster_processes import ClusterNode, ClusterProcesses, missing, store
 
 SECRET = "correct horse battery staple"
 OTHER = "correct horse battery stable"
@@ -45,7 +45,7 @@ def test_a_member_with_another_secret_is_refused_by_name_and_comes_back_with_the
         strayed, other = cluster.followers()
         written = {f"before-{number}": b"1" for number in range(50)}
         for key, value in written.items():
-            assert strayed.client().set(key, value)
+            store(strayed.client(), key, value)
         assert strayed.stop() == 0
         keep(strayed, tmp_path, OTHER)
         strayed.launch()
@@ -60,7 +60,7 @@ def test_a_member_with_another_secret_is_refused_by_name_and_comes_back_with_the
         # The others go on without it, and it serves nobody with what it has.
         written |= {f"meanwhile-{number}": b"2" for number in range(50)}
         for number in range(50):
-            assert leader.client().set(f"meanwhile-{number}", 2)
+            store(leader.client(), f"meanwhile-{number}", "2")
         strayed.read_addresses()
         with strayed.client() as client:
             assert client.config_set("maxclients", 1000)  # it lives
@@ -71,7 +71,7 @@ def test_a_member_with_another_secret_is_refused_by_name_and_comes_back_with_the
         assert strayed.stop() == 0
         keep(strayed, tmp_path, SECRET)
         strayed.start()
-        assert strayed.client().set("after", "3")
+        store(strayed.client(), "after", "3")
         cluster.until_all_applied()
         for node in cluster.running():
             assert missing(node, [*written, "after"]) == []
@@ -80,7 +80,7 @@ def test_a_member_with_another_secret_is_refused_by_name_and_comes_back_with_the
 
 def test_a_node_that_joins_with_another_secret_or_none_ends_with_2_and_says_why(tmp_path: Path) -> None:
     with sharing(tmp_path, 1) as cluster:
-        assert cluster["n1"].client().set("k", "v")
+        store(cluster["n1"].client(), "k", "v")
         for name, secret, text in (
             ("n2", OTHER, "cluster secret does not match"),
             ("n3", "", "it has no cluster secret, and this node has one"),
@@ -114,7 +114,7 @@ def test_nodes_that_found_a_cluster_wait_for_one_with_another_secret_and_name_it
         keep(strayed, tmp_path, SECRET)
         strayed.launch()
         cluster.wait_until_ready()
-        assert cluster["n1"].client().set("k", "v")
+        store(cluster["n1"].client(), "k", "v")
         assert strayed.client().get("k") == b"v"
     finally:
         cluster.kill_all()
