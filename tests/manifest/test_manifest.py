@@ -101,6 +101,8 @@ def assert_nothing_is_missing(release: Release) -> None:
                 assert found == {key: writer.acknowledged[key] for key in part}, f"{writer.name} by {pod.name}"
             for counter, answers in writer.counted.items():
                 assert answers == sorted(set(answers)), f"{counter} went back, or answered the same twice"
+                if not writer.failures:
+                    assert answers == list(range(1, len(answers) + 1)), f"{counter} was incremented twice"
                 # What failed, and what was under way at the end, may have been done or not.
                 most = len(answers) + PIPED * (len(writer.failures) + 1)
                 assert len(answers) <= int(client.get(counter) or 0) <= most, f"{counter} by {pod.name}"
