@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 SLICE_KEYS: Final = 6000
 """Slots without keys count as well: a snapshot takes three slices or more."""
 SLICE_US: Final = 2_000
+SENT_AGAIN_SHARE: Final = 0.2
+SENT_AGAIN_US_MAX: Final = 3_000_000
+"""Of the snapshots, those that arrive once more when the node has gone on: the word that they had come was lost."""
 
 
 class SimulatedSnapshots:
@@ -66,6 +69,9 @@ class SimulatedSnapshots:
         message = snapshot._replace(last_index=found[0].last_index, last_term=found[0].last_term)
         arguments = (self._process, message, found[0].path.name, content)
         self._world.clock.after(duration_us, target.enter, target.process, received, *arguments)
+        if self._host.random.random() < SENT_AGAIN_SHARE:
+            again_us = duration_us + self._host.random.randrange(SENT_AGAIN_US_MAX)
+            self._world.clock.after(again_us, target.enter, target.process, received, *arguments)
         self._failed_later(duration_us + 5_000_000, peer)
 
     def _failed_later(self, delay_us: int, peer: str) -> None:

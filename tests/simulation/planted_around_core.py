@@ -31,8 +31,10 @@ from persistence.segment import last_nonzero
 from persistence.snapshot import SnapshotMeta, SnapshotWriter
 from replication import storage
 from replication.applying import Applying
+from replication.core import follower
 from replication.core.membership import Configuration
-from replication.core.messages import Entry, EntryKind, HardState
+from replication.core.messages import Entry, EntryKind, HardState, InstallSnapshot
+from replication.core.raft import HANDLERS, Raft, Role
 from replication.errors import NotApplied, ReplicationError
 from replication.storage import Storage
 from replication.waiters import Proposals, Refusal
@@ -182,6 +184,22 @@ def snapshots_leave_out_deadlines() -> Planted:
         return is_last
 
     with patch.object(ImageLoader, "load", load_lasting):
+        yield
+
+
+@contextmanager
+def takes_a_late_snapshot_over_newer_state() -> Planted:
+    """A snapshot that comes when the node has gone on takes the place of the state; the log refuses that aloud."""
+
+    def install_snapshot(raft: Raft, sender: str, message: InstallSnapshot) -> None:
+        follower.follow(raft, sender)
+        raft.is_tail_replaced = True
+        raft.log.restore(message.last_index, message.last_term)
+        raft.use_configuration(message.configuration)
+        raft.snapshot = message
+        follower.acknowledge(raft, sender, raft.log.committed, 0)
+
+    with patch.dict(HANDLERS[Role.FOLLOWER], {InstallSnapshot: install_snapshot}):
         yield
 
 
