@@ -97,7 +97,7 @@ class Group:
         self._wall_clock_ms = wall_clock_ms
         self._crash_point = crash_point
         self._on_failed = on_failed
-        self._ticks = Ticks(loop, self._tick)
+        self._ticks = Ticks(loop, self._tick, has_leases=config.read_mode == "lease")
         self._ticks_to_digest = DIGEST_TICKS
         self._reader: ThreadedReader | None = None
         self._charter: Charter | None = None

@@ -3,6 +3,8 @@
 Guarantees: ticks that were due while the loop was busy for a moment are made up for, so timers keep their length; after
 a standstill of LATE_SECONDS or more there is one tick and no more, because the time went by for this process alone: its
 peers spoke meanwhile, and what they said is still to be read. A standstill is logged.
+Nothing is made up for where reads rest on leases: what a follower promised by a heartbeat that it has just read would
+end that much early. The leader's side of it is measured by a clock.
 Leaves to the caller: what a tick does.
 """
 
@@ -24,9 +26,10 @@ log = Log("cluster")
 class Ticks:
     """Calls ``tick`` every TICK_SECONDS."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, tick: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, tick: Callable[[], None], *, has_leases: bool = False) -> None:
         self._loop = loop
         self._tick = tick
+        self._made_up_seconds_max = 0.0 if has_leases else LATE_SECONDS
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -46,10 +49,11 @@ class Ticks:
         late = now - self._due
         if late >= LATE_SECONDS:
             log.warning(Event.TICKS_LATE, seconds=round(late, 3))
-            count = 1
+        count = 1
+        if late >= self._made_up_seconds_max:
             self._due = now + TICK_SECONDS
         else:
-            count = 1 + max(0, int(late / TICK_SECONDS))
+            count += max(0, int(late / TICK_SECONDS))
             self._due += count * TICK_SECONDS
         self._timer = self._loop.call_at(self._due, self._fire)
         for _ in range(count):

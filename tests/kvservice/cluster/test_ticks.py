@@ -38,10 +38,10 @@ class Loop:
 class Counted:
     """Ticks that are counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_leases: bool = False) -> None:
         self.count = 0
         self.loop = Loop()
-        self.ticks = Ticks(cast(asyncio.AbstractEventLoop, self.loop), self._tick)
+        self.ticks = Ticks(cast(asyncio.AbstractEventLoop, self.loop), self._tick, has_leases=has_leases)
         self.ticks.start()
 
     def _tick(self) -> None:
@@ -63,6 +63,15 @@ def test_what_was_late_by_little_is_made_up_for() -> None:
     counted.loop.reach()
     assert counted.count == 5
     assert counted.loop.now == pytest.approx(100.05)
+
+
+def test_nothing_is_made_up_for_where_a_promise_would_end_early_by_it() -> None:
+    counted = Counted(has_leases=True)
+    counted.loop.reach(late=0.035)
+    assert counted.count == 1
+    counted.loop.reach()
+    assert counted.count == 2
+    assert counted.loop.now == pytest.approx(100.055)
 
 
 def test_a_standstill_is_one_tick_and_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
