@@ -233,7 +233,7 @@ class Router:
     def _not_taken(self, batch: Batch, error: ReplicationError) -> None:
         """Learn that nothing was appended."""
         if isinstance(error, Stopped):
-            self._answer(batch.calls, ShuttingDown())
+            self._end(batch.calls)
             return
         node = self.node
         if node.is_leader:
@@ -247,7 +247,7 @@ class Router:
         """Learn that a batch the node had taken will not be applied or read, or that its fate is unknown."""
         self.applied(batch)
         if isinstance(error, Stopped):
-            self._answer(batch.calls, ShuttingDown())
+            self._end(batch.calls)
             return
         if not isinstance(error, OutcomeUnknown) or not batch.payload:
             self._try_again(batch.calls)
@@ -275,12 +275,23 @@ class Router:
             if session.kind != "normal" and (session.kind == "internal" or not call.admitted()):
                 self._answer([call], NoLeader())
             elif session.kind == "remote":
-                session.pending -= 1
-                session.give_back()
-                self._runner.settle(session)
+                self._give_back(session)
             else:
                 session.lane = NO_LANE
                 self.forwarder.take(call, b"")
+
+    def _end(self, calls: list[Call]) -> None:
+        """Refuse calls of this node's callers, who end with it, and give those of others back to be tried elsewhere."""
+        for call in calls:
+            if call.session.kind == "remote":
+                self._give_back(call.session)
+            else:
+                self._answer([call], ShuttingDown())
+
+    def _give_back(self, session: Session) -> None:
+        session.pending -= 1
+        session.give_back()
+        self._runner.settle(session)
 
     def _answer(self, calls: list[Call], error: RedanError) -> None:
         for call in calls:

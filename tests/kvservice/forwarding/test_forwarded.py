@@ -113,3 +113,21 @@ def test_what_a_stopped_node_had_taken_is_refused() -> None:
     assert texts(writer.taken()) == ["CLUSTERDOWN The node is shutting down"]
     assert texts(late.taken()) == ["CLUSTERDOWN The node is shutting down"]
     assert reader.taken() == []
+
+
+def test_what_a_stopped_leader_had_not_taken_of_other_nodes_is_tried_at_the_next_one() -> None:
+    cluster = cluster_led_by_n1()
+    n1, n2 = cluster.benches["n1"], cluster.benches["n2"]
+    n1.node.is_stopped = True
+    peer = n2.peer()
+    n2.send(peer, "SET k 1", "GET k")
+    n2.turn()
+    link = link_from(cluster, "n2")
+    link.carry()
+    n1.turn()
+    link.carry()
+    assert peer.taken() == []
+    cluster.elect("n3")
+    cluster.tell_all()
+    cluster.settle()
+    assert texts(peer.taken()) == ["OK", b"1"]
