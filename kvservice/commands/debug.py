@@ -2,7 +2,8 @@
 
 Guarantees: DEBUG SLEEP holds the commands of clients and nothing else: probes, metrics and peers are served meanwhile.
 What is read or written goes the way of any other read or write; DIGEST and RELOAD look at the node that is asked,
-DIGEST once it has applied what the leader had committed. The rest is local to the node and ends with it.
+DIGEST once it has applied what the leader had committed, unless reads may be stale. The rest is local to the node and
+ends with it.
 Leaves to the service: walking and reloading the keyspace (kvservice/dataset_walks, kvservice/reload).
 Reference: Redis `debug.c`; texts of redis-server 7.
 """
