@@ -34,7 +34,7 @@ OWNED = {
     "shutdown_timeout_seconds",
 }
 OWNED_ENDINGS = ("_addr",)
-# Files of certificates would have to be mounted, and the chart mounts none yet.
+# Where certificates lie follows from peerTls.existingSecret, which the chart mounts.
 FILES = ("peer_tls_cert", "peer_tls_key", "peer_tls_ca")
 # Whole numbers beyond this lose digits on their way through YAML's floats.
 EXACT_MAX = 2**53 - 1

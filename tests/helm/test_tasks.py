@@ -1,4 +1,4 @@
-"""What the chart runs beside nodes, against what it talks to: the job for the password, `helm test`, Prometheus."""
+"""What the chart runs beside nodes, against what it talks to: the job for the secrets, `helm test`, Prometheus."""
 
 from __future__ import annotations
 
