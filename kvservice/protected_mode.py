@@ -3,8 +3,8 @@
 Guarantees: while ``protected_mode`` is on and no password is set, nobody from beyond the loopback interface is served
 over RESP, or by KVService and ClusterService; who is refused is told the ways out. Both settings may change while the
 node runs, and count from the next connection (RESP) or call (gRPC) on.
-Leaves to the caller: the plane between nodes, which has a secret and certificates of its own; probes, metrics, and health
-and reflection of gRPC, which anybody may ask.
+Leaves to the caller: the plane between nodes, which has a secret and certificates of its own; probes, metrics, and the
+health and reflection of gRPC, which anybody may ask.
 Reference: Redis, networking.c: clientAcceptHandler; text of redis-server 7.0.15.
 """
 
