@@ -1,10 +1,11 @@
 """A node that, while it leads, serves reads on its clock alone: ``read_mode`` lease.
 
-The lease begins when a round of heartbeats began that a majority has answered, and lasts 7/8 of the shortest election
-timeout: until then no follower gives its vote away, if its clock does not run more than 1/9 faster (its first tick may
-come at once, so that 39 of its 40 stand against 35 here). So it rests on clocks that run alike, on every node of the
-group knowing the mode (no node forgets a leader early then), and on nothing else: the end is compared with the clock at
-each read, so that a process which was paused does not serve what it knew.
+The lease begins when a round of heartbeats began that a majority has answered, and lasts 7/8 of the shortest time in
+which a follower may give its vote away: that is the shortest election timeout but for one tick, since the first of its
+ticks may come at once. So the lease is over in time while no clock runs a seventh faster than another, at every timeout. It
+rests on clocks that run alike, on every node of the group knowing the mode (no node forgets a leader early then), and
+on nothing else: the end is compared with the clock at each read, so that a process which was paused does not serve
+what it knew.
 
 Guarantees: no lease in a term in which leadership was offered to another voter: the offer may arrive late, and an
 election that the leader asked for waits for nobody's lease. No vote of a node that has just started: what it promised
@@ -86,7 +87,8 @@ class LeasedNode(Node):
             and raft.log.applied >= raft.term_start_index
             and not self.is_restoring
         ):
-            self._lease_end_ms = began_ms + raft.settings.election_ticks_min * TICK_MS * LEASE_EIGHTHS // 8
+            promised_ms = (raft.settings.election_ticks_min - 1) * TICK_MS
+            self._lease_end_ms = began_ms + promised_ms * LEASE_EIGHTHS // 8
 
     def _change_leadership(self) -> None:
         self._lease_end_ms = 0

@@ -48,7 +48,8 @@ TICKS: Final = (
 """Length of a tick in us, and how many make a heartbeat and an election: the times are the same, ticks cost most."""
 DRIFT: Final = 0.01
 LEASE_DRIFT: Final = 0.05
-"""How much faster or slower than time a machine's ticks may be: with leases, so that two differ by nearly 1/9."""
+"""How much faster or slower than time a machine's ticks may be: with leases, so that two differ by nearly 1/9, and a
+lease stands 1/7."""
 
 
 class Conditions(NamedTuple):
@@ -120,7 +121,7 @@ class World:
 
     def _settings(self, ticks: Settings, conditions: Conditions) -> Settings:
         random = self.random
-        # A tick is a fortieth of an election only where it is as short as the shipped one: a lease rests on that.
+        # With the shipped ticks only, so that a lease is as long as theirs.
         may_lease = self.tick_us == TICKS[0][0] and conditions.check_quorum is not False
         leases = may_lease and (random.random() < 0.4 if conditions.lease is None else conditions.lease)
         return ticks._replace(

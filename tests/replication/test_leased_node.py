@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from replication.core.raft import Settings
 from tests.harness.cluster import Cluster
 
-LEASE_MS = 350
+LEASE_MS = 341
+"""7/8 of 39 ticks: the first of the 40 after which a follower votes may come at once."""
 
 
 def led() -> Cluster:
@@ -50,9 +53,26 @@ def test_the_lease_is_over_before_anybody_else_can_lead() -> None:
             if any(cluster[name].node.is_leader for name in cluster.members if name != old):
                 break
             lease_ms += 10 * has_lease(cluster, old)
-        assert 200 < lease_ms < LEASE_MS
+        assert 200 < lease_ms <= LEASE_MS
         assert not has_lease(cluster, old)
         assert cluster.leader.name != old
+
+
+@pytest.mark.parametrize("timeout_ms", [50, 80, 400])
+def test_a_lease_lasts_seven_eighths_of_the_least_time_before_a_vote_at_every_election_timeout(timeout_ms: int) -> None:
+    ticks = timeout_ms // 10
+    settings = Settings(heartbeat_ticks=2, election_ticks_min=ticks, election_ticks_max=2 * ticks, read_lease=True)
+    cluster = Cluster(settings=settings)
+    cluster.elect("n1")
+    longest_ms = 0
+    for _ in range(20):
+        cluster.tick()
+        asked_ms = cluster.now_ms
+        while has_lease(cluster):
+            cluster.now_ms += 1
+        longest_ms = max(longest_ms, cluster.now_ms - asked_ms)
+        cluster.now_ms = asked_ms
+    assert longest_ms == (timeout_ms - 10) * 7 // 8
 
 
 def test_a_process_that_was_paused_has_no_lease_when_it_goes_on() -> None:
@@ -103,7 +123,7 @@ def test_a_node_that_has_just_started_elects_nobody_while_a_lease_may_be_left() 
     cluster["n3"].node.raft.leader = None
     cluster["n3"].node.raft.campaign()
     led_meanwhile = []
-    for _ in range(LEASE_MS // 10):
+    for _ in range(LEASE_MS // 10 + 1):
         cluster.tick()
         if has_lease(cluster):
             led_meanwhile.append([name for name in ("n2", "n3") if cluster[name].node.is_leader])

@@ -11,7 +11,7 @@ where several rare things meet in one order. Tests of one module show that the c
     no restart record behind a received snapshot            test_storage.py; takes a tail that nobody else has, longer
                                                             than what the snapshot is ahead by
     a node that has just started votes while a lease may    test_leased_node.py; takes a leader cut off from one voter,
-    be left                                                 and then from another that starts again within 350 ms
+    be left                                                 and then from another that starts again within 341 ms
     calls run in another term than they were sent in        test_refusals.py; each is sent once all the same
 
 Guarantees: they patch classes of the shipped code while a context is open, and are part of the tests only: nothing in
