@@ -115,7 +115,7 @@ class Dialer:
         return grpc.aio.secure_channel(address, credentials, options=arguments)
 
     async def proof(self, channel: grpc.aio.Channel) -> Proof:
-        """Return what the next call on a channel carries to show who makes it. Raise AioRpcError."""
+        """Return what the next call on a channel carries to show who makes it. Raise AioRpcError, SecretUnknown."""
         if self._secret is None:
             return unproven(self._name)
         return await self._secret.prove(channel, self._name, self.options.greeting_seconds)

@@ -8,7 +8,8 @@ Guarantees: what is refused is refused before a byte of it is looked at. A numbe
 HMACs differ by their label, so neither side can give back what it was given. They are compared in constant time. The
 secret stands in no log, no error and no message, and there is no text of this object that has it.
 Leaves to the caller: saying in its log who was refused. Whoever sits on the wire can still read and change what
-follows: that is what certificates are for.
+follows: that is what certificates are for. Whoever reaches the port can ask for numbers without knowing the secret, and
+so drive out those of others before their calls come, who then have to ask again: keep the port to nodes.
 Reference: RFC 2104 (HMAC), with SHA-256 and 256 bits of a random number from each side.
 """
 
@@ -22,6 +23,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from redan.raft.v1 import raft_pb2
 
@@ -89,12 +91,20 @@ class ClusterSecret:
     # -- the side that dials -------------------------------------------------------------------------------------------
 
     async def prove(self, channel: grpc.aio.Channel, name: str, timeout_seconds: float) -> Proof:
-        """Return what the next call on a channel has to carry; ``name`` is this node's. Raise AioRpcError."""
+        """Return what the next call on a channel has to carry; ``name`` is this node's.
+
+        Raise AioRpcError, or SecretUnknown for an answer that is none.
+        """
         mine = secrets.token_bytes(NONCE_BYTES)
         ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHALLENGE)
         request = raft_pb2.ChallengeRequest(name=name, nonce=mine)
         answer = await ask(request.SerializeToString(), timeout=timeout_seconds)
-        theirs = raft_pb2.ChallengeResponse.FromString(answer).nonce
+        try:
+            theirs = raft_pb2.ChallengeResponse.FromString(answer).nonce
+        except DecodeError:
+            raise SecretUnknown("the answer is not a redan.raft.v1.ChallengeResponse") from None
+        if len(theirs) != NONCE_BYTES:
+            raise SecretUnknown(f"the number of the node that answers has {len(theirs)} bytes, not {NONCE_BYTES}")
         proof = self._proof(DIALS, name, mine, theirs)
         metadata = ((NAME_KEY, name), (NONCE_KEY, theirs), (PROOF_KEY, proof))
         return Proof(metadata, self._proof(ANSWERS, name, mine, theirs))
@@ -103,6 +113,8 @@ class ClusterSecret:
 
     def challenge(self, name: str, nonce: bytes) -> bytes:
         """Return a number for the next call of a node that dials with a number of its own. Raise Unproven."""
+        if not _NAME.fullmatch(name):
+            raise Unproven("it gives no name that a node can have")
         if len(nonce) != NONCE_BYTES:
             raise Unproven(f"its number has {len(nonce)} bytes, and {NONCE_BYTES} are wanted")
         now_s = monotonic()

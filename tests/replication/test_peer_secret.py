@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from redan.raft.v1 import raft_pb2
 from replication import peer_secret
+from replication.core.membership import Configuration
 from replication.core.messages import Heartbeat, InstallSnapshot
 from replication.peer_link import EXCHANGE, LinkBroken
 from replication.peer_secret import (
@@ -21,6 +23,7 @@ from replication.peer_secret import (
     PROOF_KEY,
     UNNAMED,
     ClusterSecret,
+    SecretUnknown,
     Unproven,
     named_by,
 )
@@ -208,6 +211,44 @@ def test_what_one_side_says_is_no_proof_of_the_other() -> None:
 def test_a_number_of_the_wrong_length_is_refused(nonce: bytes) -> None:
     with pytest.raises(Unproven, match=f"has {len(nonce)} bytes, and 32 are wanted"):
         ClusterSecret(SECRET).challenge("n2", nonce)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "n2\n", "x" * 64, "x" * 1_000_000])
+def test_a_name_that_no_node_can_have_is_refused_and_not_kept(name: str) -> None:
+    secret = ClusterSecret(SECRET)
+    with pytest.raises(Unproven, match="gives no name that a node can have"):
+        secret.challenge(name, b"m" * NONCE_BYTES)
+    assert not secret._issued
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"\xff", "the answer is not a redan.raft.v1.ChallengeResponse"),
+        (b"", "the number of the node that answers has 0 bytes, not 32"),
+        (raft_pb2.ChallengeResponse(nonce=b"0" * 33).SerializeToString(), "has 33 bytes, not 32"),
+    ],
+    ids=["garbage", "nothing", "too long"],
+)
+async def test_who_answers_with_no_number_knows_no_secret(tmp_path: Path, answer: bytes, text: str) -> None:
+    async def challenge(_raw: bytes, _context: object) -> bytes:
+        return answer
+
+    handlers: dict[str, Any] = {"Challenge": grpc.unary_unary_rpc_method_handler(challenge)}
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("redan.raft.v1.RaftService", handlers),))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    try:
+        async with PeerNode("n1", tmp_path / "1", secret=SECRET) as n1:
+            with pytest.raises(SecretUnknown, match=text):
+                await n1.peers.introduce(address, raft_pb2.IntroduceRequest(name="n1"), 30)
+            configuration = Configuration(("n1", "n2"), addresses={"n1": n1.address, "n2": address})
+            n1.peers.peers_changed(configuration)
+            await until(lambda: n1.peers.links["n2"].problem)
+            assert text in n1.peers.links["n2"].problem
+    finally:
+        await server.stop(None)
 
 
 def test_no_text_of_a_secret_has_it() -> None:
