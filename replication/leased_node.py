@@ -2,10 +2,10 @@
 
 The lease begins when a round of heartbeats began that a majority has answered, and lasts 7/8 of the shortest time in
 which a follower may give its vote away: that is the shortest election timeout but for one tick, since the first of its
-ticks may come at once. So the lease is over in time while no clock runs a seventh faster than another, at every timeout. It
-rests on clocks that run alike, on every node of the group knowing the mode (no node forgets a leader early then), and
-on nothing else: the end is compared with the clock at each read, so that a process which was paused does not serve
-what it knew.
+ticks may come at once. So the lease is over in time while no clock runs a seventh faster than another, at every
+timeout. It rests on clocks that run alike, on every node of the group knowing the mode (no node forgets a leader early
+then), and on nothing else: the end is compared with the clock at each read, so that a process which was paused does not
+serve what it knew.
 
 Guarantees: no lease in a term in which leadership was offered to another voter: the offer may arrive late, and an
 election that the leader asked for waits for nobody's lease. No vote of a node that has just started: what it promised
