@@ -177,7 +177,7 @@ class AsyncClient:
         attempts = self._attempts()
         while True:
             address = await self._find(attempts)
-            method = getattr(kv_pb2_grpc.KVServiceStub(self._channel(address)), call.method)
+            method = getattr(kv_pb2_grpc.KVServiceStub(await self._channel(address)), call.method)
             try:
                 response = await method(call.request, timeout=attempts.seconds(monotonic()), metadata=self._metadata)
             except grpc.RpcError as failure:
@@ -214,16 +214,19 @@ class AsyncClient:
         return candidates[0]
 
     async def _ask_status(self, address: str, seconds: float) -> cluster_pb2.StatusResponse:
-        stub: Any = cluster_pb2_grpc.ClusterServiceStub(self._channel(address))
+        stub: Any = cluster_pb2_grpc.ClusterServiceStub(await self._channel(address))
         response: cluster_pb2.StatusResponse = await stub.Status(
             cluster_pb2.StatusRequest(), timeout=seconds, metadata=self._metadata
         )
         return response
 
-    def _channel(self, address: str) -> grpc.aio.Channel:
+    async def _channel(self, address: str) -> grpc.aio.Channel:
         channel = self._channels.get(address)
         if channel is None:
-            channel = self._channels[address] = grpc.aio.insecure_channel(address, options=channel_options())
+            made = grpc.aio.insecure_channel(address, options=channel_options())
+            channel = self._channels.setdefault(address, made)
+            if channel is not made:
+                await made.close()  # another thread was first
         return channel
 
 
@@ -250,6 +253,7 @@ class AsyncPipeline(Commands):
                 try:
                     await client._pause(attempts, address, error, runs_once=batches.runs_once)
                 except RedanError:
+                    batches.gave_up(error)
                     break
         results = batches.results()
         if raise_errors and (failed := next((one for one in results if isinstance(one, RedanError)), None)) is not None:
@@ -258,13 +262,14 @@ class AsyncPipeline(Commands):
 
     async def _send(self, address: str, batches: Batches, seconds: float) -> RedanError | None:
         """Send a part of what is left; return why some of it has to be sent again, None if nothing has."""
-        stub: Any = kv_pb2_grpc.KVServiceStub(self._client._channel(address))
+        stub: Any = kv_pb2_grpc.KVServiceStub(await self._client._channel(address))
         call = stub.Pipeline(batches.begin(), timeout=seconds, metadata=self._client._metadata)
         try:
             async for response in call:
                 batches.answered(response)
-        except grpc.RpcError as failure:
-            error = _error_of(failure)
+            batches.ended()
+        except (grpc.RpcError, RedanError) as failure:
+            error = failure if isinstance(failure, RedanError) else _error_of(failure)
             batches.broke(error)
             return error
         finally:

@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final, NamedTuple, Self
 
-from redan_client.errors import RedanError
+from redan_client.errors import OutcomeUnknownError, RedanError
 from redan_client.policy import is_safe
 from redan_client.requests import (
     NEVER,
@@ -161,8 +161,8 @@ class Batches:
         self._results: list[Any] = [None] * len(queued)
         self._waiting = set(range(len(queued)))
         """Positions of the commands to send."""
-        self._sent: list[list[int]] = []
-        """Positions of the commands of each message of this attempt."""
+        self._unanswered: dict[int, list[int]] = {}
+        """Positions of the commands of each message of this attempt that has no answer, by the message's id."""
         self.last_error: RedanError | None = None
         """Why a command has to be sent again; None if none has, but for a stream that broke."""
 
@@ -178,31 +178,35 @@ class Batches:
 
     def begin(self) -> Iterator[kv_pb2.PipelineRequest]:
         """Begin an attempt; return its messages."""
-        self._sent, self.last_error = [], None
-        return islice(self._messages(sorted(self._waiting), self._sent), MESSAGES_PER_STREAM)
+        self.last_error = None
+        # gRPC may still take messages of a stream that broke, in a thread of its own: they belong to that stream alone.
+        parts = list(enumerate(islice(self._parts(sorted(self._waiting)), MESSAGES_PER_STREAM), 1))
+        self._unanswered = dict(parts)
+        return (self._message(number, positions) for number, positions in parts)
 
-    def _messages(self, waiting: list[int], sent: list[list[int]]) -> Iterator[kv_pb2.PipelineRequest]:
-        # A thread of gRPC may still take messages of a stream that broke: `sent` belongs to this attempt alone.
+    def _parts(self, waiting: list[int]) -> Iterator[list[int]]:
         positions: list[int] = []
         size_bytes = 0
         for at in waiting:
             length = self._queued[at].command.ByteSize()
             if positions and (len(positions) >= COMMANDS_PER_MESSAGE or size_bytes + length > BYTES_PER_MESSAGE):
-                yield self._message(positions, sent)
+                yield positions
                 positions, size_bytes = [], 0
             positions.append(at)
             size_bytes += length
         if positions:
-            yield self._message(positions, sent)
+            yield positions
 
-    def _message(self, positions: list[int], sent: list[list[int]]) -> kv_pb2.PipelineRequest:
-        sent.append(positions)
+    def _message(self, number: int, positions: list[int]) -> kv_pb2.PipelineRequest:
         commands = [self._queued[at].command for at in positions]
-        return kv_pb2.PipelineRequest(batch_id=len(sent), database=self._database, commands=commands)
+        return kv_pb2.PipelineRequest(batch_id=number, database=self._database, commands=commands)
 
     def answered(self, response: kv_pb2.PipelineResponse) -> None:
-        """Take the results of one message."""
-        for at, value in zip(self._sent[response.batch_id - 1], response.values, strict=True):
+        """Take the results of one message. Raise OutcomeUnknownError if they are not those of one that was sent."""
+        positions = self._unanswered.pop(response.batch_id, [])
+        if not positions or len(positions) != len(response.values):
+            raise OutcomeUnknownError(f"{len(response.values)} results came for {len(positions)} commands")
+        for at, value in zip(positions, response.values, strict=True):
             result, queued = python_value(value), self._queued[at]
             failed = isinstance(result, RedanError)
             self._results[at] = result if failed else queued.read(result)
@@ -211,10 +215,21 @@ class Batches:
             else:
                 self._waiting.discard(at)
 
+    def ended(self) -> None:
+        """Note that a stream ended in order. Raise OutcomeUnknownError unless all of its messages were answered."""
+        if self._unanswered:
+            raise OutcomeUnknownError("the stream ended before all of its messages were answered")
+
     def broke(self, error: RedanError) -> None:
         """Note that a stream ended before all of its messages were answered."""
         for at in self._waiting:
             self._results[at] = error
+
+    def gave_up(self, error: RedanError) -> None:
+        """Note that nothing will be sent any more, because of this error: it is the result of what was never sent."""
+        for at in self._waiting:
+            if self._results[at] is None:
+                self._results[at] = error
 
     def results(self) -> list[Any]:
         """Return one result a command; an error where one failed."""

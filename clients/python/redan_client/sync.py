@@ -220,7 +220,10 @@ class Client:
     def _channel(self, address: str) -> grpc.Channel:
         channel = self._channels.get(address)
         if channel is None:
-            channel = self._channels[address] = grpc.insecure_channel(address, options=channel_options())
+            made = grpc.insecure_channel(address, options=channel_options())
+            channel = self._channels.setdefault(address, made)
+            if channel is not made:
+                made.close()  # another thread was first
         return channel
 
 
@@ -247,6 +250,7 @@ class Pipeline(Commands):
                 try:
                     client._pause(attempts, address, error, runs_once=batches.runs_once)
                 except RedanError:
+                    batches.gave_up(error)
                     break
         results = batches.results()
         if raise_errors and (failed := next((one for one in results if isinstance(one, RedanError)), None)) is not None:
@@ -260,8 +264,9 @@ class Pipeline(Commands):
         try:
             for response in call:
                 batches.answered(response)
-        except grpc.RpcError as failure:
-            error = _error_of(failure)
+            batches.ended()
+        except (grpc.RpcError, RedanError) as failure:
+            error = failure if isinstance(failure, RedanError) else _error_of(failure)
             batches.broke(error)
             return error
         finally:

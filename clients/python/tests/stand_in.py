@@ -57,7 +57,8 @@ class Node:
         """Method and request of every call of KVService."""
         self.metadata: list[dict[str, str | bytes]] = []
         self.answers: list[Any] = []
-        """A response, a Refusal, or a function of the request that returns one; the last stays."""
+        """A response, a Refusal, or a function of the request that returns one, or None in a stream: its end; the last
+        stays."""
         self.status: Callable[[], cluster_pb2.StatusResponse] = lambda: leading("n1", n1=self.address)
         self.status_calls = 0
 
@@ -104,7 +105,10 @@ def stand_in() -> Iterator[Node]:
 
     def pipeline(requests: Iterator[kv_pb2.PipelineRequest], context: grpc.ServicerContext) -> Iterator[Any]:
         for request in requests:
-            yield node.answer("Pipeline", request, context)
+            answer = node.answer("Pipeline", request, context)
+            if answer is None:
+                return  # the stream ends in order, whatever has not been answered
+            yield answer
 
     server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
     for service in (KV, CLUSTER):

@@ -14,7 +14,7 @@ from redan_client.stubs import kv_pb2
 
 QUICK = Settings(timeout=90.0, attempt_timeout=30.0, first_pause=0.001, longest_pause=0.01)
 OK = kv_pb2.Value(status="OK")
-Answer = Callable[[kv_pb2.PipelineRequest], kv_pb2.PipelineResponse]
+Answer = Callable[[kv_pb2.PipelineRequest], kv_pb2.PipelineResponse | None]
 
 
 @pytest.fixture
@@ -111,6 +111,47 @@ def test_without_request_ids_a_lost_stream_is_an_error_for_each_command_without_
         results = pipeline.execute(raise_errors=False)
     assert isinstance(results[-1], OutcomeUnknownError)
     assert len(node.asked) == 2
+
+
+NOT_THE_ANSWERS: dict[str, Answer] = {
+    "the stream ends": lambda _: None,
+    "too few results": values(OK),
+    "results of another message": lambda _: kv_pb2.PipelineResponse(batch_id=7, values=[OK, OK]),
+}
+
+
+@pytest.mark.parametrize("answer", NOT_THE_ANSWERS.values(), ids=NOT_THE_ANSWERS)
+def test_a_message_without_its_answer_has_an_unknown_outcome(node: Node, answer: Answer) -> None:
+    node.answers = [answer]
+    with Client(node.address, settings=QUICK, request_ids=False) as client:
+        results = client.pipeline().increment("a").increment("b").execute(raise_errors=False)
+    assert [(type(result), result.code) for result in results] == [(OutcomeUnknownError, "UNKNOWN")] * 2
+    assert len(node.asked) == 1
+
+
+@pytest.mark.parametrize("answer", NOT_THE_ANSWERS.values(), ids=NOT_THE_ANSWERS)
+async def test_a_message_without_its_answer_is_sent_again_with_the_same_ids(node: Node, answer: Answer) -> None:
+    node.answers = [answer, all_ok]
+    async with AsyncClient(node.address, settings=QUICK) as client:
+        assert await client.pipeline().set("a", 1).set("b", 2).execute() == [True, True]
+    lost, again = node.requests()
+    assert lost == again
+
+
+def test_what_was_never_sent_has_the_error_for_which_the_client_gave_up(node: Node) -> None:
+    lost = failed("LEADERSHIP_LOST", kv_pb2.OUTCOME_UNKNOWN)
+    count = COMMANDS_PER_MESSAGE * MESSAGES_PER_STREAM
+    node.answers = [
+        lambda request: kv_pb2.PipelineResponse(batch_id=request.batch_id, values=[lost] * len(names(request)))
+    ]
+    with Client(node.address, settings=QUICK) as client:
+        pipeline = client.pipeline()
+        for number in range(count):
+            pipeline.increment(f"n{number}")
+        results = pipeline.command("CONFIG", "RESETSTAT").execute(raise_errors=False)  # never sent, and not repeatable
+    assert len(results) == count + 1
+    assert [type(result) for result in results if not isinstance(result, OutcomeUnknownError)] == []
+    assert not any(b"RESETSTAT" in names(request) for request in node.requests())
 
 
 async def test_the_pipeline_for_asyncio_does_the_same_and_raises_the_first_error(node: Node) -> None:
