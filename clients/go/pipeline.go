@@ -136,6 +136,7 @@ func (p *Pipeline) Execute(ctx context.Context) ([]Result, error) {
 			attempts = newAttempts(&c.options, time.Now()) // the time limit is one for going on
 		}
 		if failure != nil && c.pause(ctx, attempts, address, failure, sending.runsOnce()) != nil {
+			sending.gaveUp(failure)
 			break
 		}
 	}
@@ -253,4 +254,13 @@ func (b *batches) broke(failure *Error) *Error {
 		b.results[position] = Result{Err: failure}
 	}
 	return failure
+}
+
+// gaveUp notes that nothing will be sent any more: why is the result of what was never sent.
+func (b *batches) gaveUp(why *Error) {
+	for _, position := range b.waiting {
+		if b.results[position].Err == nil {
+			b.results[position] = Result{Err: why}
+		}
+	}
 }
