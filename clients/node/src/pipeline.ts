@@ -1,9 +1,9 @@
 // Commands that are sent together. They run in the order in which they were added, and a batch is not atomic. One that the
 // cluster refused or lost is sent again, if that is safe: then it may run after commands that were added later.
 
-import type { Metadata, ServiceError } from '@grpc/grpc-js';
+import { type Metadata, type ServiceError, status } from '@grpc/grpc-js';
 
-import { errorOfCall, RedanError } from './errors.js';
+import { errorOfCall, OutcomeUnknownError, RedanError } from './errors.js';
 import type { KVServiceClient } from './generated/redan/kv/v1/KVService.js';
 import type { PipelineResponse__Output } from './generated/redan/kv/v1/PipelineResponse.js';
 import { type Attempts, isSafe } from './policy.js';
@@ -110,6 +110,7 @@ export class Pipeline {
         await client.pause(attempts, address, error, batches.runsOnce());
       } catch (failure) {
         if (!(failure instanceof RedanError)) throw failure;
+        batches.gaveUp(error);
         break;
       }
     }
@@ -137,6 +138,11 @@ class Batches {
   /** Tell whether all that has no result may be sent again. */
   runsOnce(): boolean {
     return this.waiting.every((position) => this.#at(position).runsOnce);
+  }
+
+  /** Note that nothing will be sent any more: `why` is the result of what was never sent. */
+  gaveUp(why: RedanError): void {
+    for (const position of this.waiting) this.results[position] ??= why;
   }
 
   /** Send a part of what waits over one stream; return why some of it has to be sent again, null if nothing has. */
@@ -178,8 +184,10 @@ class Batches {
         if (answered === messages.length) end(null);
       });
       stream.on('error', (failure: ServiceError) => end(errorOfCall(failure)));
-      // A stream that ends in order before all of its messages were answered: the status says why, or does not come.
-      stream.on('status', (said: ServiceError) => end(errorOfCall(said)));
+      stream.on('status', (said: ServiceError) => {
+        const isEarly = said.code === status.OK; // it ended in order, and not all of its messages were answered
+        end(isEarly ? new OutcomeUnknownError('the stream ended before all was answered') : errorOfCall(said));
+      });
       messages.forEach((positions, at) => {
         const commands = positions.map((position) => {
           const { words, requestId } = this.#at(position);

@@ -130,7 +130,7 @@ test('a call ends within its time limit with the last error', async () => {
       return true;
     });
   });
-  assert.ok(node.asked.length > 2);
+  assert.ok(node.asked.length >= 1);
 });
 
 test('the leader is asked and not the node that names it', async () => {

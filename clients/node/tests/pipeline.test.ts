@@ -94,6 +94,37 @@ test('without request ids a lost stream is an error for each command without an 
   assert.equal(node.asked.length, 1);
 });
 
+test('a stream that ends in order without all answers has an unknown outcome, and is sent again', async () => {
+  const node = await serve();
+  node.answers = [null];
+  await using(node, { requestIds: false }, async (client) => {
+    const [result] = await client.pipeline().increment('a').execute({ throwErrors: false });
+    assert.ok(result instanceof OutcomeUnknownError);
+    assert.equal(result.code, 'UNKNOWN');
+  });
+  node.answers = [null, allOk];
+  await using(node, {}, async (client) => {
+    assert.deepEqual(await client.pipeline().set('a', 1).execute(), [true]);
+  });
+  assert.equal(node.asked.length, 3);
+});
+
+test('what was never sent has the error for which the client gave up', async () => {
+  const node = await serve();
+  const lost = failed('LEADERSHIP_LOST', 'OUTCOME_UNKNOWN');
+  node.answers = [(request: { commands: object[] }) => ({ values: request.commands.map(() => lost) })];
+  const count = 10_000; // what one stream carries
+  await using(node, {}, async (client) => {
+    const pipeline = client.pipeline();
+    for (let number = 0; number < count; number += 1) pipeline.increment('n');
+    pipeline.command('CONFIG', 'RESETSTAT'); // never sent, and not repeatable
+    const results = await pipeline.execute({ throwErrors: false });
+    assert.equal(results.length, count + 1);
+    assert.ok(results.every((result) => result instanceof OutcomeUnknownError));
+  });
+  assert.equal(node.asked.length, count / 500);
+});
+
 test('the first error of a command is thrown, and an empty pipeline has no results', async () => {
   const node = await serve();
   node.answers = [{ values: [OK, failed('WRONG_TYPE', 'OUTCOME_REJECTED')] }];

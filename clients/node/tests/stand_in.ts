@@ -36,7 +36,7 @@ export class Node {
   /** Requests of KVService, in order. */
   asked: any[] = [];
   authorization: unknown[] = [];
-  /** Responses or refusals; the last stays. */
+  /** Responses, refusals, or null in a stream: its end; the last stays. */
   answers: any[] = [];
   statusCalls = 0;
   status: () => object = () => leading([this], this);
@@ -69,7 +69,10 @@ export async function serve(): Promise<Node> {
     call.on('data', (request: any) => {
       if (isOver) return;
       const answer = node.answer(request, call.metadata);
-      if ('details' in answer) {
+      if (answer === null) {
+        isOver = true;
+        call.end();
+      } else if ('details' in answer) {
         isOver = true;
         call.emit('error', answer);
       } else {
