@@ -43,6 +43,9 @@ T = TypeVar("T")
 Database = Annotated[int, typer.Option("--database", metavar="N", min=0, max=2**31, help="Number of the database.")]
 Keys = Annotated[list[str], typer.Argument(metavar="KEY...", show_default=False)]
 _ENDPOINTS: Final = [DEFAULT_ENDPOINT]
+TTL_SECONDS_MIN: Final = 0.001
+TTL_SECONDS_MAX: Final = 315_576_000_000
+"""10,000 years: the bound that google.protobuf.Duration sets."""
 ABSENT: Final = "(none)"
 """What a table has in the place of a value that is not there."""
 
@@ -88,7 +91,7 @@ def put(
         Path | None, typer.Option("--file", metavar="FILE", help="Take the value from a file, - for standard input.")
     ] = None,
     ttl: Annotated[
-        float | None, typer.Option("--ttl", metavar="SECONDS", min=0.001, help="Let the key expire after this.")
+        float | None, typer.Option("--ttl", metavar="SECONDS", help="Let the key expire after this; 0.001 at least.")
     ] = None,
     if_absent: Annotated[bool, typer.Option("--if-absent", help="Only if the key does not exist.")] = False,
     if_present: Annotated[bool, typer.Option("--if-present", help="Only if the key exists.")] = False,
@@ -103,6 +106,8 @@ def put(
         _refuse("either a value or --file is needed")
     if if_absent and if_present:
         _refuse("--if-absent and --if-present exclude each other")
+    if ttl is not None and not TTL_SECONDS_MIN <= ttl <= TTL_SECONDS_MAX:
+        _refuse(f"--ttl is {ttl:g}, and has to be from {TTL_SECONDS_MIN} to {TTL_SECONDS_MAX} seconds (10,000 years)")
     stored = os.fsencode(value) if value is not None else _read(file or Path("-"))
     applied = _with_client(
         endpoint,

@@ -123,7 +123,7 @@ def test_nobody_who_answers_is_said_by_name(capsys: pytest.CaptureFixture[str]) 
         ("get", "k", "--endpoint", "nowhere"),
         ("put", "k"),
         ("put", "k", "v", "--file", "f"),
-        ("put", "k", "v", "--ttl", "0"),
+        *(("put", "k", "v", "--ttl", ttl) for ttl in ("0", "-1", "0.0001", "inf", "-inf", "nan", "1e20", "much")),
         ("put", "k", "v", "--if-absent", "--if-present"),
         ("put", "k", "--file", "/nowhere/at/all"),
         ("scan", "--limit", "-1"),
@@ -135,3 +135,10 @@ def test_usage_is_refused_before_anybody_is_asked(
 ) -> None:
     assert run_command(["ctl", *arguments]) == 2
     assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ttl", ["inf", "nan", "1e+20", "0"])
+def test_a_time_to_live_that_cannot_be_is_refused_with_the_range(ttl: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["ctl", "put", "k", "v", "--ttl", ttl]) == 2
+    expected = f"redan: --ttl is {ttl}, and has to be from 0.001 to 315576000000 seconds (10,000 years)\n"
+    assert capsys.readouterr().err == expected
