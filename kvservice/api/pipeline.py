@@ -6,7 +6,7 @@ run at once, so that many batches wait for the same commit.
 Guarantees: one response for each batch, in order, with one value for each command. What went wrong with the stream is
 said after the responses to all batches before. A client that does not read is not read from: at most ``BATCHES_MAX``
 batches of ``BATCH_BYTES`` together (or one, if it is longer) wait for their replies or to be read. A stream that others
-end is told so after the response that is under way.
+end is over at once, and its client is told so after the response that is under way, whenever it reads that.
 Leaves to the caller: admission of the call and its end.
 
 Hot: per command 540 ns to decode, 40 ns to check and 90 ns to encode the reply, of 1.8 us for a SET all in all (batches
@@ -70,21 +70,17 @@ class Pipeline:
         self._room = Event()
         self._database = 0
         """What the last batch selected, perhaps not yet in effect."""
-        self._is_writing = False
 
     async def serve(self) -> None:
         """Run the stream to its end. Raise what the client did wrong, or SessionEnded."""
+        # gRPC would refuse the status of a call whose first message, with these in front, waits for a client to read.
+        await self._context.send_initial_metadata(())
         sessions = self._edge.service.sessions
         with self._edge.session(self._context) as session:
             task = current_task()
             assert task is not None
 
-            def end() -> None:
-                # gRPC refuses the status of a call whose first message is under way: the writer ends it after that.
-                if not self._is_writing:
-                    task.cancel()
-
-            session.on_killed = end
+            session.on_killed = task.cancel
             sessions[session.id] = session
             reader: Task[None] = self._loop.create_task(self._read(session))
             try:
@@ -159,11 +155,7 @@ class Pipeline:
             for position, error in batch.refused:
                 replies.insert(position, ErrorReply(error))
             head = kv_pb2.PipelineResponse(header=self._edge.header(), batch_id=batch.batch_id)
-            self._is_writing = True
             await write(head.SerializeToString() + encode_values(replies, limit_bytes))
-            self._is_writing = False
-            if session.is_closed:
-                raise SessionEnded
             self._bytes -= batch.size_bytes
             self._gate.give_back(batch.size_bytes)
             self._room.set()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import grpc
+import pytest
 import pytest_asyncio
 
 from kvservice.api.pipeline import BATCH_BYTES, BATCHES_MAX
@@ -256,6 +257,28 @@ async def test_a_stream_is_listed_and_can_be_killed(node: Node) -> None:
     failure = await failure_of(call.read())
     assert (failure.code.name, failure.reason, failure.outcome) == ("ABORTED", "SESSION_ENDED", "unknown")
     await until(lambda: not running.service.sessions)
+
+
+@pytest.mark.parametrize("answered", [0, 1], ids=["the first response", "a later response"])
+async def test_a_killed_stream_ends_while_its_client_does_not_read(node: Node, answered: int) -> None:
+    running, client = node
+    await client.kv.Set(kv_pb2.SetRequest(key=b"large", value=b"x" * 1_000_000))
+    async with running.channel(max_receive_message_length=-1) as channel:
+        call = Client(channel).kv.Pipeline()
+        if answered:
+            await call.write(batch(0, "PING"))
+            await next_of(call)
+        await call.write(batch(1, *["GET large"] * 10))
+        await until(lambda: bool(running.service.sessions))
+        [session] = running.service.sessions.values()
+        # A later batch is answered by the service, and its response waits for the first one to be read.
+        await call.write(batch(2, "SET k v"))
+        await until(lambda: running.machine.databases[0].get(b"k") == b"v")
+        assert (await client.execute(b"CLIENT", b"KILL", b"ID", b"%d" % session.id)).integer == 1
+        await until(lambda: not running.service.sessions and running.api.gate.request_bytes == 0)
+        assert [value.bulk for value in (await next_of(call)).values] == [b"x" * 1_000_000] * 10
+        failure = await failure_of(call.read())
+    assert (failure.code.name, failure.reason) == ("ABORTED", "SESSION_ENDED")
 
 
 async def test_a_killed_stream_with_writes_in_flight_has_an_unknown_outcome(node: Node) -> None:
