@@ -189,15 +189,19 @@ def _client(endpoints: Sequence[str], password_file: Path | None, timeout_second
 
 
 def read_password(file: Path | None) -> str:
-    """Return the password in a file, "" without one; end with the exit code for usage if it cannot be read."""
+    """Return the password in a file, "" without one; end with the exit code for usage if it is of no use."""
     if file is None:
         return ""
     try:
         with file.open("rb") as opened:
-            return opened.read(PASSWORD_BYTES_MAX).decode().removesuffix("\n").removesuffix("\r")
-    except (OSError, ValueError) as error:
+            password = opened.read(PASSWORD_BYTES_MAX).decode("latin-1").removesuffix("\n").removesuffix("\r")
+    except OSError as error:
         print(f"redan: {file} cannot be read: {error}", file=sys.stderr)
         raise typer.Exit(EXIT_USAGE) from error
+    if not (password.isascii() and password.isprintable()):
+        print(f"redan: {file} has characters that gRPC cannot carry: it takes printable ASCII", file=sys.stderr)
+        raise typer.Exit(EXIT_USAGE)
+    return password
 
 
 def checked(parse: Any, text: str) -> str:

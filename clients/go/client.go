@@ -41,7 +41,7 @@ type options struct {
 // Option sets something about a client.
 type Option func(*options)
 
-// WithPassword proves who asks.
+// WithPassword proves who asks; gRPC carries printable ASCII alone.
 func WithPassword(password string) Option { return func(o *options) { o.password = password } }
 
 // WithDatabase chooses a database, 0 by default.
@@ -92,6 +92,11 @@ func New(addresses []string, given ...Option) (*Client, error) {
 		option(&client.options)
 	}
 	o := &client.options
+	for _, char := range []byte(o.password) {
+		if char < ' ' || char > '~' {
+			return nil, errors.New("redan: the password has characters that gRPC cannot carry: it takes printable ASCII")
+		}
+	}
 	if min(o.timeout, o.attemptTimeout, o.firstPause, o.longestPause) <= 0 {
 		return nil, errors.New("redan: timeouts and pauses have to be greater than 0")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -333,6 +334,12 @@ func TestWhatIsNoAddressIsRefused(t *testing.T) {
 	}
 	if _, err := redan.New(nil); err == nil {
 		t.Error("no address")
+	}
+	for _, password := range []string{"grün", "se\ncret", "se\x01cret"} {
+		_, err := redan.New([]string{"h:1"}, redan.WithPassword(password))
+		if err == nil || strings.Contains(err.Error(), password) {
+			t.Errorf("%q: %v", password, err)
+		}
 	}
 	if _, err := redan.New([]string{"[::1]:7400", "host"}); err != nil {
 		t.Error(err)

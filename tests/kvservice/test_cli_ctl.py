@@ -79,6 +79,17 @@ async def test_a_password_is_read_from_a_file(tmp_path: Path, capsys: pytest.Cap
         assert await ctl("members", *endpoint, "--password-file", str(tmp_path / "absent")) == 2
 
 
+@pytest.mark.parametrize("password", ["grün".encode(), "grün".encode("latin-1"), b"se\x01cret", b"se\ncret"])
+def test_a_password_that_grpc_cannot_carry_is_refused_and_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], password: bytes
+) -> None:
+    (tmp_path / "password").write_bytes(password)
+    for command in (["ctl", "members"], ["ctl", "get", "k"]):
+        assert run_command([*command, "--password-file", str(tmp_path / "password")]) == 2
+        said = f"redan: {tmp_path}/password has characters that gRPC cannot carry: it takes printable ASCII\n"
+        assert capsys.readouterr().err == said
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

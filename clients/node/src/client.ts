@@ -52,7 +52,7 @@ const CHANNEL_OPTIONS = {
 };
 
 export interface ClientOptions extends Partial<Limits> {
-  /** Proves who asks. */
+  /** Proves who asks; gRPC carries printable ASCII alone. */
   password?: string | undefined;
   /** Number of the database, 0 by default. */
   database?: number;
@@ -110,6 +110,10 @@ export class Client {
     };
     for (const [name, limit] of Object.entries(this.#limits)) {
       if (!(limit > 0)) throw new RangeError(`${name} is ${limit}, and has to be greater than 0 ms`);
+    }
+    // gRPC would say so as well, with the password in its error.
+    if (!/^[ -~]*$/.test(options.password ?? '')) {
+      throw new RangeError('the password has characters that gRPC cannot carry: it takes printable ASCII');
     }
     if (options.password) this.#metadata.set('authorization', `Bearer ${options.password}`);
   }

@@ -195,6 +195,9 @@ test('what is no address, no number and no time limit is refused', () => {
     assert.throws(() => new Client(address), RangeError);
   }
   assert.throws(() => new Client('h:1', { timeout: 0 }), /timeout is 0/);
+  for (const password of ['grün', 'se\ncret', 'se\u0001cret']) {
+    assert.throws(() => new Client('h:1', { password }), /^RangeError: the password has characters that gRPC cannot carry/);
+  }
   const client = new Client(['[::1]:7400', 'host']);
   assert.throws(() => client.pipeline().set('k', NaN), TypeError);
   client.close();

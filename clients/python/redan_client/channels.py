@@ -29,5 +29,7 @@ def channel_options() -> list[tuple[str, int]]:
 
 
 def credentials_of(password: str | None) -> tuple[tuple[str, str], ...]:
-    """Return the metadata that prove the password."""
+    """Return the metadata that prove the password. Raise ValueError, without it, for one that gRPC cannot carry."""
+    if password and not (password.isascii() and password.isprintable()):
+        raise ValueError("the password has characters that gRPC cannot carry: it takes printable ASCII")
     return (("authorization", f"Bearer {password}"),) if password else ()

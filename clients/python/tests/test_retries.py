@@ -218,6 +218,13 @@ def test_what_is_no_address_is_refused_by_name(addresses: Any) -> None:
         Client(addresses)
 
 
+@pytest.mark.parametrize("password", ["grün", "se\ncret", "se\x01cret"])
+def test_a_password_that_grpc_cannot_carry_is_refused_and_not_shown(password: str) -> None:
+    with pytest.raises(ValueError, match="^the password has characters that gRPC cannot carry") as caught:
+        Client("127.0.0.1:1", password=password)
+    assert password not in str(caught.value)
+
+
 def test_time_limits_of_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="attempt_timeout is 0"):
         Settings(attempt_timeout=0)
