@@ -1,5 +1,6 @@
 # `make run` serves, `make test` is what CI runs. `make help` lists the rest.
-# Needs python3 >= 3.11, make and git; everything else goes into .venv, at the versions of the lock files.
+# Needs python3 >= 3.11, make and git; everything else goes into .venv, at the versions of the lock files. Tests whose
+# tools are missing, such as go and node for the clients, say skipped and why.
 
 PYTHON ?= python3
 VENV := .venv
@@ -121,10 +122,10 @@ test-image: install chart-tools image ## Run the image with runc as Docker, the 
 
 .PHONY: pytest
 pytest: install chart-tools ## The test suite alone; PYTEST_ARGS="-k name" narrows it
-	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -rs -n $(JOBS) $(PYTEST_ARGS)
 
 .PHONY: test-clients
-test-clients: install ## The clients in Python, Go and Node, through the death of a leader; needs go and node
+test-clients: install ## The clients in Python, Go and Node, through the death of a leader; skips those whose go or node is missing
 	JOBS=$(JOBS) .ci/test_clients $(PYTEST_ARGS)
 
 .PHONY: nightly

@@ -1,7 +1,7 @@
 """The programs that write through each client, as processes, and what they said.
 
 Guarantees: leaving the context leaves none of them behind.
-Leaves to the caller: building them (.ci/build_clients), and a cluster.
+Leaves to the caller: building them (.ci/build_clients), and a cluster. Tests skip what could not be built.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.harness.process import POLL_S, ROOT
 
 BUILT: Final = ROOT / "build" / "clients"
@@ -22,11 +24,22 @@ PROGRAMS: Final = {
     "go": [str(BUILT / "go" / "soak")],
     "node": ["node", str(BUILT / "node" / "dist" / "tests" / "soak.js")],
 }
+NEEDED: Final = {"go": "go (1.26 or later)", "node": "node (20 or later) with npm"}
 BARE: Final = {"python": "--bare", "go": "-bare", "node": "--bare"}
 WAIT_S: Final = 120.0
 LONG_S: Final = 600
 """Longer than any test: it ends them before."""
 PIPED: Final = 5
+
+
+def skip_without(*languages: str) -> None:
+    """Skip the test unless the programs of these languages are built, which needs the tools of theirs."""
+    for language in languages:
+        built = Path(PROGRAMS[language][-1])
+        if not built.exists():
+            pytest.skip(
+                f"{built.relative_to(ROOT)} is not there; .ci/build_clients builds it where {NEEDED[language]} is"
+            )
 
 
 class Soak:

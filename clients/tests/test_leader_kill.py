@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.tests.soaks import PIPED, Soak, soaks
+from clients.tests.soaks import PIPED, Soak, skip_without, soaks
 from tests.harness.cluster_processes import ClusterNode, ClusterProcesses
 
 SOME = 30
@@ -31,6 +31,7 @@ def assert_all_there(soak: Soak, node: ClusterNode) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("who", "how"), [("clients", "killed"), ("clients", "paused"), ("bare stubs", "killed")])
 def test_no_acknowledged_write_is_missing_and_no_increment_runs_twice(tmp_path: Path, who: str, how: str) -> None:
+    skip_without("go", "node")
     with ClusterProcesses(tmp_path, 3) as cluster:
         addresses = [node.grpc_endpoint for node in cluster.nodes.values()]
         with soaks(addresses, tmp_path, bare=who == "bare stubs") as running:

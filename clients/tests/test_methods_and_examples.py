@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from clients.tests.soaks import BUILT
+from clients.tests.soaks import BUILT, NEEDED, skip_without
 from kvservice.commands.registry import TABLE
 from tests.harness.cluster_processes import ClusterProcesses
 from tests.harness.process import ROOT
@@ -74,6 +74,7 @@ def test_the_examples_for_python_run(tmp_path: Path, cluster: ClusterProcesses) 
 
 def test_the_example_for_go_runs(cluster: ClusterProcesses) -> None:
     forget(cluster)
+    skip_without("go")
     (program,) = blocks("go", "go")
     source = (ROOT / "clients" / "go" / "tests" / "example" / "main.go").read_text(encoding="utf-8")
     assert source.endswith(program)
@@ -91,6 +92,7 @@ def test_the_example_for_go_runs(cluster: ClusterProcesses) -> None:
 
 def test_the_example_for_node_runs(cluster: ClusterProcesses) -> None:
     forget(cluster)
+    skip_without("node")
     (program,) = blocks("node", "js")
     # In the package itself, which may name itself.
     (BUILT / "node" / "example.mjs").write_text(at_cluster(program, cluster))
@@ -101,17 +103,24 @@ def test_the_example_for_node_runs(cluster: ClusterProcesses) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "command", "passed"),
+    ("language", "folder", "command", "passed"),
     [
-        (ROOT / "clients" / "python", [sys.executable, "-m", "pytest", "tests/test_real_nodes.py"], "6 passed"),
-        (ROOT / "clients" / "go", [GO, "test", "-count=1", "-v", "-run", "RealNodes", "."], "\nok"),
-        (BUILT / "node", ["node", "--test", "dist/tests/real.test.js"], "# pass 3"),
+        (
+            "python",
+            ROOT / "clients" / "python",
+            [sys.executable, "-m", "pytest", "tests/test_real_nodes.py"],
+            "6 passed",
+        ),
+        ("go", ROOT / "clients" / "go", [GO, "test", "-count=1", "-v", "-run", "RealNodes", "."], "\nok"),
+        ("node", BUILT / "node", ["node", "--test", "dist/tests/real.test.js"], "# pass 3"),
     ],
     ids=["python", "go", "node"],
 )
 def test_every_method_does_what_it_says(
-    folder: Path, command: Sequence[str], passed: str, cluster: ClusterProcesses
+    language: str, folder: Path, command: Sequence[str], passed: str, cluster: ClusterProcesses
 ) -> None:
+    if language in NEEDED:
+        skip_without(language)
     addresses = ",".join(node.grpc_endpoint for node in cluster.nodes.values())
     said = run(command, folder, REDAN_ADDRESSES=addresses)
     assert passed in said
