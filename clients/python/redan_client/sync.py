@@ -41,7 +41,7 @@ class Client:
         request_ids: bool = True,
         settings: Settings = DEFAULT_SETTINGS,
     ) -> None:
-        """Take the addresses of some nodes, host:port; ValueError for what is none, or a password not in printable ASCII.
+        """Take the addresses of some nodes, host:port; ValueError for what is none, or for a password not in ASCII.
 
         Without request_ids no write is repeated whose outcome is unknown: it raises OutcomeUnknownError.
         """

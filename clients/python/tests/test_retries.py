@@ -220,7 +220,7 @@ def test_what_is_no_address_is_refused_by_name(addresses: Any) -> None:
 
 @pytest.mark.parametrize("password", ["grün", "se\ncret", "se\x01cret"])
 def test_a_password_that_grpc_cannot_carry_is_refused_and_not_shown(password: str) -> None:
-    with pytest.raises(ValueError, match="^the password has characters that gRPC cannot carry") as caught:
+    with pytest.raises(ValueError, match="the password has characters that gRPC") as caught:
         Client("127.0.0.1:1", password=password)
     assert password not in str(caught.value)
 
