@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import grpc
 import redis
+from redis.exceptions import ClusterDownError
 
 from kvservice.cli import run_command
 from kvservice.cluster.client import ClusterClient
@@ -258,15 +259,17 @@ def free_ports(count: int) -> list[int]:
 
 
 def store(client: redis.Redis, key: str, value: str | bytes) -> None:
-    """Set a key, again while nobody knows what became of it because a leader has gone: with SET that harms nothing."""
+    """Set a key, again while a leader has gone and nobody knows what became of it: with SET that harms nothing."""
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         try:
             client.set(key, value)
             return
         except redis.ResponseError as error:
-            if not str(error).startswith("UNKNOWN") or time.monotonic() > deadline:
+            is_passing = isinstance(error, ClusterDownError) or str(error).startswith("UNKNOWN")
+            if not is_passing or time.monotonic() > deadline:
                 raise
+        time.sleep(POLL_S)
 
 
 def missing(node: ClusterNode, keys: list[str]) -> list[str]:

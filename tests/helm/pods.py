@@ -74,6 +74,8 @@ class Pod:
         self._starting = threading.Lock()
         self.is_wanted = False
         """False from the moment in which the pod is deleted: then its container is not started again."""
+        self.starts = 0
+        """How often its container was started."""
         self.log_path = folder / f"{name}.log"
 
     def _placed(self, text: str) -> str:
@@ -97,6 +99,7 @@ class Pod:
             return is_over
 
     def _start(self) -> None:
+        self.starts += 1
         self.volume.mkdir(exist_ok=True)
         environment = {"PATH": _path(), "REDAN_LOG_FORMAT": "json"}
         for variable in self._container["env"]:

@@ -23,9 +23,10 @@ PAUSE_SECONDS: Final = 2.0
 
 
 class _Watched:
-    """What is known of one pod."""
+    """What is known of one pod since its container was last started."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: int) -> None:
+        self.start = start
         self.has_started = False
         self.is_ready = False
         self.failures = {"readiness": 0, "liveness": 0}
@@ -64,7 +65,9 @@ class Kubelet(threading.Thread):
         if not pod.is_wanted:
             self._watched.pop(pod.name, None)
             return
-        watched = self._watched.setdefault(pod.name, _Watched())
+        watched = self._watched.get(pod.name)
+        if watched is None or watched.start != pod.starts:
+            watched = self._watched[pod.name] = _Watched(pod.starts)
         if not pod.is_running:
             self._start_again(pod)
             return
@@ -91,13 +94,13 @@ class Kubelet(threading.Thread):
         now = time.monotonic()
         if now - self._restarted_at.get(pod.name, -PAUSE_SECONDS) >= PAUSE_SECONDS and pod.start_again():
             self._restarted_at[pod.name] = now
-            self._watched[pod.name] = _Watched()
             self.restarts.append(pod.name)
 
     def is_ready(self, pod: Pod) -> bool:
         """Tell whether clients are sent to a pod."""
         watched = self._watched.get(pod.name)
-        return watched is not None and watched.is_ready and pod.is_wanted
+        # What was found out before the container was started anew does not count.
+        return watched is not None and watched.start == pod.starts and watched.is_ready and pod.is_wanted
 
     def wait_until_founded(self) -> None:
         """Wait until all pods are ready for the first time; one that guessed wrong meanwhile and ended is forgotten."""

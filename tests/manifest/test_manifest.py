@@ -10,13 +10,13 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.helm.charts import ROOT
-from tests.helm.pods import Pod, PodSet, ctl
+from tests.helm.pods import Pod, PodSet
 from tests.manifest.kubelet import Kubelet
 from tests.manifest.programs import programs
 from tests.manifest.writers import PIPED, ProgramWriter, RedisCliWriter, RedisPyWriter, Writer
@@ -52,9 +52,24 @@ class Release:
         self.lines.append(f"{name}, {end - begin:.1f} s; longest time without an acknowledged write: {', '.join(gaps)}")
 
     def leader(self) -> Pod:
-        """Return the pod whose node leads."""
-        name = json.loads(ctl(self.pods, "status", "--output", "json"))["leader"]
-        return next(pod for pod in self.pods.pods if pod.name == name)
+        """Return the pod whose node leads, as soon as one does."""
+        leaders: list[Pod] = []
+
+        def look() -> bool:
+            where = (
+                "--endpoint",
+                f"{self.pods.pods[0].address}:7400",
+                "--password-file",
+                "/run/secrets/redan/password",
+            )
+            # Its exit code says whether all is well, which it need not be during an election.
+            said = self.pods.execute("redan", "ctl", "status", "--output", "json", *where).stdout
+            name = json.loads(said)["leader"] if said else ""
+            leaders[:] = [pod for pod in self.pods.pods if pod.name == name]
+            return bool(leaders)
+
+        wait_for(look)
+        return leaders[0]
 
     def replace(self, pod: Pod) -> None:
         """Delete a pod in order, and start it anew on its volume, as the StatefulSet does."""
@@ -66,27 +81,30 @@ class Release:
 @pytest.fixture
 def release(tmp_path: Path) -> Iterator[Release]:
     commands = programs()
-    with PodSet(tmp_path, *QUICK) as pods, Kubelet(pods) as kubelet:
+    with PodSet(tmp_path, *QUICK) as pods, Kubelet(pods) as kubelet, ExitStack() as ends:
         begin = time.monotonic()
         pods.scale(3)
         kubelet.wait_until_founded()
         founded = f"founded and ready after {time.monotonic() - begin:.1f} s"
         addresses = [f"{pods.name_of(pod)}:7400" for pod in pods.pods]
-        writers: list[Writer] = [RedisPyWriter(kubelet)]
+        made = Release(pods, kubelet, [])
+        made.lines.append(founded)
+
+        def end(writer: Writer) -> None:
+            if writer.is_alive():
+                writer.stop()
+
+        def start(writer: Writer) -> None:
+            ends.callback(end, writer)
+            made.writers.append(writer)
+            writer.start()
+
+        start(RedisPyWriter(kubelet))
         if shutil.which("redis-cli"):
-            writers.append(RedisCliWriter(kubelet))
-        try:
-            for name, (command, place) in commands.items():
-                writers.append(ProgramWriter(name, tmp_path, addresses, command, place, SECONDS_MAX))
-            for writer in writers:
-                writer.start()
-            made = Release(pods, kubelet, writers)
-            made.lines.append(founded)
-            yield made
-        finally:
-            for writer in writers:
-                if writer.is_alive():
-                    writer.stop()
+            start(RedisCliWriter(kubelet))
+        for name, (command, place) in commands.items():
+            start(ProgramWriter(name, tmp_path, addresses, command, place, SECONDS_MAX))
+        yield made
 
 
 def assert_nothing_is_missing(release: Release) -> None:
