@@ -15,7 +15,7 @@ from hypothesis import strategies
 
 from kvservice.gateway.resp import encode_commands
 
-TIMEOUT_S: Final = 20.0
+TIMEOUT_S: Final = 60.0
 READ_BYTES: Final = 1 << 18
 
 TLS_CLIENT_HELLO: Final = bytes.fromhex("16030100c8010000c40303") + bytes(range(64)) + b"\x00\x02\x13\x01\x01\x00"

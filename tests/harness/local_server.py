@@ -19,7 +19,7 @@ from kvservice.server import Server
 from persistence.disk import RealDisk
 from persistence.errors import DiskFailed
 
-WAIT_SECONDS: Final = 20.0
+WAIT_SECONDS: Final = 60.0
 
 
 class FailingDisk(RealDisk):

@@ -28,9 +28,9 @@ from replication.snapshot_receiver import SnapshotReceiver
 from replication.snapshot_stream import SnapshotSender
 from replication.wire import StateDigest
 
-WAIT_SECONDS: Final = 10.0
+WAIT_SECONDS: Final = 60.0
 CLUSTER: Final = "c1"
-QUICK: Final = PeerOptions(retry_seconds_max=0.1, greeting_seconds=1.0)
+QUICK: Final = PeerOptions(retry_seconds_max=0.1, greeting_seconds=30.0)
 
 
 async def until(condition: Callable[[], object], what: str = "") -> None:

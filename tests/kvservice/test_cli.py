@@ -24,7 +24,7 @@ from replication.storage import encode_entry, encode_hard_state
 
 ROOT = Path(__file__).resolve().parents[2]
 SALT = b"saltsalt"
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 60.0
 
 
 def write_log(directory: Path, batches: list[list[WalRecord]]) -> None:

@@ -203,7 +203,7 @@ async def test_replay_returns_when_the_node_leads_and_everything_is_applied(monk
     replaying = Replaying(500)
     replaying.node.start()
     writer = asyncio.create_task(replaying.write())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await recovery.replay(replaying.node)
     writer.cancel()
     assert replaying.node.is_leader
@@ -216,7 +216,7 @@ async def test_replay_of_a_stopped_node_ends() -> None:
     replaying = Replaying(5)
     replaying.node.start()
     replaying.node.stop()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await recovery.replay(replaying.node)
     assert not replaying.node.is_replayed
 

@@ -29,7 +29,7 @@ from tests.harness.disk import FaultyDisk
 
 DATA = Path("/data")
 SNAPSHOTS = DATA / "snapshots"
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 60.0
 
 
 class Bench:

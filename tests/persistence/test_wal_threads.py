@@ -18,7 +18,7 @@ from persistence.wal import Wal
 from tests.harness.disk import FaultyDisk
 from tests.persistence.logs import DIRECTORY, SALT, SMALL, entry, hard_state, open_log, read_back, segment_paths
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 
 
 class Reports:

@@ -76,7 +76,7 @@ def test_parts_come_in_the_order_of_the_calls_and_through_the_given_door() -> No
     for start in range(1, 9):
         reader.read(start, start + 2, 1000, lambda found: got.append(indexes(found)))
     for _ in range(8):
-        door.get(timeout=5)()
+        door.get(timeout=30)()
     reader.close()
     assert got == [[start, start + 1, start + 2] for start in range(1, 9)]
 
@@ -88,7 +88,7 @@ def test_the_thread_pauses_in_a_long_read(monkeypatch: pytest.MonkeyPatch) -> No
     door: SimpleQueue[Callable[[], None]] = SimpleQueue()
     reader = ThreadedReader(TenEntries(), door.put)
     reader.read(1, 10, 10_000, lambda _found: None)
-    door.get(timeout=5)
+    door.get(timeout=30)
     reader.close()
     assert len(pauses) == 2
 

@@ -49,8 +49,8 @@ async def test_nodes_with_the_same_secret_talk_on_every_plane(tmp_path: Path) ->
         await n1.has_opened(n2)
         n1.peers.send("n2", [Heartbeat(1, 2, 3)])
         await until(lambda: n2.listener.received)
-        assert (await n1.peers.introduce(n2.address, raft_pb2.IntroduceRequest(name="n1"), 5)).name == "n2"
-        assert (await n1.peers.join(n2.address, raft_pb2.JoinRequest(name="n1"), 5)).accepted
+        assert (await n1.peers.introduce(n2.address, raft_pb2.IntroduceRequest(name="n1"), 30)).name == "n2"
+        assert (await n1.peers.join(n2.address, raft_pb2.JoinRequest(name="n1"), 30)).accepted
         call = await n1.peers.open_forward("n2")
         await call.write(raft_pb2.ForwardRequest(term=1, calls=[raft_pb2.ForwardCall(call_id=4, commands=b"x")]))
         answer = await call.read()
@@ -86,8 +86,8 @@ async def test_a_node_with_another_secret_is_refused_by_name_on_every_plane_and_
         if not theirs:
             return  # what a node without a secret refuses is the question for a number, and all calls begin with it
         calls: list[Callable[[], Awaitable[object]]] = [
-            lambda: n1.peers.introduce(n2.address, raft_pb2.IntroduceRequest(name="n1"), 5),
-            lambda: n1.peers.join(n2.address, raft_pb2.JoinRequest(name="n1"), 5),
+            lambda: n1.peers.introduce(n2.address, raft_pb2.IntroduceRequest(name="n1"), 30),
+            lambda: n1.peers.join(n2.address, raft_pb2.JoinRequest(name="n1"), 30),
         ]
         for call in calls:
             with pytest.raises(grpc.aio.AioRpcError, match=text) as caught:
@@ -116,9 +116,9 @@ async def test_a_node_that_does_not_prove_itself_is_not_talked_to(
         await until(lambda: n1.peers.links["n2"].problem)
         assert n1.peers.links["n2"].problem == "the node that answers does not know the cluster secret"
         with pytest.raises(OSError, match="does not know the cluster secret"):
-            await n1.peers.introduce(impostor.address, raft_pb2.IntroduceRequest(name="n1"), 5)
+            await n1.peers.introduce(impostor.address, raft_pb2.IntroduceRequest(name="n1"), 30)
         with pytest.raises(OSError, match="does not know the cluster secret"):
-            await n1.peers.join(impostor.address, raft_pb2.JoinRequest(name="n1"), 5)
+            await n1.peers.join(impostor.address, raft_pb2.JoinRequest(name="n1"), 30)
         with pytest.raises(LinkBroken, match="does not know the cluster secret"):
             await n1.peers.open_forward("n2")
         assert not n1.peers.links["n2"].is_open
@@ -155,7 +155,7 @@ async def test_no_call_is_answered_without_a_proof_or_with_one_that_was_used(tmp
         assert await refusal(()) == f"n1 refuses {UNNAMED}: it has no cluster secret, and this node has one"
         spoken = ((NAME_KEY, "a b"), (NONCE_KEY, b"0" * NONCE_BYTES), (PROOF_KEY, b""))
         assert "comes late, or a second time" in await refusal(spoken)
-        proof = await ClusterSecret(SECRET).prove(channel, "n2", 5)
+        proof = await ClusterSecret(SECRET).prove(channel, "n2", 30)
         assert n1.secret is not None
         n1.secret.accept(proof.metadata)
         assert "comes late, or a second time" in await refusal(proof.metadata)

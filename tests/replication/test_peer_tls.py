@@ -61,7 +61,7 @@ async def test_nobody_else_is_answered(tmp_path: Path, pems: dict[str, PeerTls],
                 "/redan.raft.v1.RaftService/Introduce"
             )
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await introduce(raft_pb2.IntroduceRequest(name="x").SerializeToString(), timeout=5)
+                await introduce(raft_pb2.IntroduceRequest(name="x").SerializeToString(), timeout=30)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import redis
 
 from tests.harness.cluster_processes import ClusterNode, ClusterProcesses, Writer, missing
-from tests.harness.process import NodeProcess
+from tests.harness.process import TIMEOUT_S, NodeProcess
 
 
 @pytest.fixture
@@ -20,8 +21,15 @@ def cluster(tmp_path: Path) -> Iterator[ClusterProcesses]:
 
 
 def said(node: ClusterNode | NodeProcess, *command: str) -> Any:
+    """Return the answer; again while nobody knows what became of a command because a leader has gone."""
     client: Any = node.client()
-    return client.execute_command(*command)
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            return client.execute_command(*command)
+        except redis.ResponseError as error:
+            if not str(error).startswith("UNKNOWN") or time.monotonic() > deadline:
+                raise
 
 
 def test_every_member_has_the_digest_of_what_was_acknowledged_anywhere(cluster: ClusterProcesses) -> None:

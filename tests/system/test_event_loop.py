@@ -16,7 +16,7 @@ from blockbuster import BlockBuster, BlockBusterFunction
 from kvservice.config_load import load_config
 from kvservice.server import Server
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 NOWHERE = "127.0.0.1:0"
 SERVING = ["kvservice", "replication", "persistence"]
 # blockbuster knows sleep, sockets, locks and streams; these are what a log and its snapshots wait for.

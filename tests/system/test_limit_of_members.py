@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.harness.cluster_processes import ClusterNode, ClusterProcesses
+from tests.harness.cluster_processes import ClusterNode, ClusterProcesses, store
 
 LIMIT = 6 * 1024 * 1024
 
@@ -23,7 +23,7 @@ def is_full_after(node: ClusterNode, writes_max: int) -> bool:
     client = node.client()
     try:
         for number in range(writes_max):
-            client.set(f"{node.name}:{number}", bytes(100_000))
+            store(client, f"{node.name}:{number}", bytes(100_000))
     except redis.exceptions.OutOfMemoryError:
         return True
     return False

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.cluster_processes import ClusterNode, ClusterProcesses
+from tests.harness.cluster_processes import ClusterNode, ClusterProcesses, store
 
 NAMED = {
     "raft_role", "raft_node", "raft_leader", "raft_term", "raft_last_index", "raft_commit_index", "raft_applied_index",
@@ -45,7 +45,7 @@ def test_leader_follower_and_learner_each_tell_the_truth(cluster: ClusterProcess
     learner.start()
     leader = cluster.leader()
     voters = {"n1", "n2", "n3"}
-    learner.client().set("k", "v")
+    store(learner.client(), "k", "v")
     cluster.until_all_applied()
     for node in cluster.nodes.values():
         fields = raft_of(node)
@@ -83,7 +83,7 @@ def test_bytes_between_nodes_and_turns_of_the_loop_are_counted(cluster: ClusterP
         return fields["total_net_repl_input_bytes"], fields["total_net_repl_output_bytes"]
 
     sent, received = replicated(leader)[1], replicated(follower)[0]
-    follower.client().set("k", bytes(100_000))
+    store(follower.client(), "k", bytes(100_000))
     cluster.until_all_applied()
     assert replicated(leader)[1] >= sent + 200_000, "once to each of the others"
     assert replicated(follower)[0] >= received + 100_000

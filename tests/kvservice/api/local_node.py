@@ -33,7 +33,7 @@ from replication.node import Node
 from replication.storage import LogEnd
 
 CLUSTER_ID = "c0ffee"
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 60.0
 
 
 class MemoryLog:

@@ -158,7 +158,7 @@ async def test_a_member_asks_until_all_have_answered(nodes: Nodes) -> None:
     nodes.introductions["n1:7401"] = says_fresh("n1")
     nodes.introductions["n3:7401"] = says_fresh("n1")  # somebody else's address
     founding = asyncio.ensure_future(bootstrap(ME, FIRST, nodes))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(nodes.asked) < 6:
             await asyncio.sleep(0)
         assert not founding.done()
@@ -204,7 +204,7 @@ async def test_who_joins_follows_to_the_leader_and_begins_quarantined(nodes: Nod
     nodes.joins["n1:7401"] = [
         raft_pb2.JoinResponse(accepted=True, cluster_id="id-n1", configuration=membership.encode(grown))
     ]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         charter = await join(ME, ["n3:7401"], nodes)
     assert nodes.asked == ["n3:7401", "n3:7401", "n1:7401"]
     assert charter == Charter("id-n1", grown, 0, {}, is_quarantined=True)
