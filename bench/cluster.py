@@ -12,6 +12,7 @@ Leaves to the caller: a machine that does nothing else. Six servers and a client
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from bench.experiment import Cell, Table, table_text
 from bench.failovers import FAULTS, Fault, Gaps, gap_rows, measure_faults
 from bench.go_load import Target, build, run_grpc_load
 from bench.load import Command, run_load
-from bench.report import environment, median, significant, write
+from bench.report import RESULTS, environment, median, significant, write
 from bench.servers import allow_many_connections
 
 CLIENTS: Final = (50, 1000)
@@ -42,7 +43,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.cluster", description="Compare three nodes with etcd's.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a load")
-    parser.add_argument("--faults", type=int, default=100, help="faults of each kind, on each side")
+    parser.add_argument(
+        "--faults", type=int, default=100, help="faults of each kind, on each side; 0 keeps those of the last run"
+    )
     parser.add_argument("--quick", action="store_true", help="to see that it works; results stay apart")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -146,9 +149,16 @@ def main(arguments: list[str]) -> int:
         with RedanCluster(nodes=1) as cluster:
             cluster.start()
             measure_writes(program, cluster, options.seconds, single, say)
-    tables = [writes_table(values), reads_table(values, single), measure_failovers(program, options.faults, say)]
-    content = [each.as_json() for each in tables]
-    path = write("cluster", {"environment": machine, "tables": content, "values": values}, quick=options.quick)
+    content = [writes_table(values).as_json(), reads_table(values, single).as_json()]
+    faults_machine = machine
+    if options.faults:
+        content.append(measure_failovers(program, options.faults, say).as_json())
+    else:
+        earlier = json.loads((RESULTS / "cluster.json").read_text())
+        faults_machine = earlier["faults_environment"]
+        content.append(earlier["tables"][2])
+    found = {"environment": machine, "faults_environment": faults_machine, "tables": content, "values": values}
+    path = write("cluster", found, quick=options.quick)
     print("\n\n".join(map(table_text, content)))
     print(f"\nWritten: {path}")
     return 0
