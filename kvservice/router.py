@@ -95,6 +95,11 @@ class Router:
         runner.on_leader = self.switch
         runner.wait_for_time = self._wait_behind
 
+    @property
+    def calls_open(self) -> int:
+        """Calls that are admitted and not sent off."""
+        return sum(len(batch.calls) for batch in (self._open, self._reads) if batch is not None)
+
     # -- sending off --------------------------------------------------------------------------------------------------
 
     def may_write(self, session: Session) -> bool:

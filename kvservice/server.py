@@ -294,10 +294,10 @@ class Server:
                 log.info(Event.LOG_SEALED, last_index=self.service.node.last_index)
 
     async def _finish_pending(self, deadline_s: float) -> None:
-        node, forwarder = self.service.node, self.service.forwarder
-        while (node.proposals_pending or forwarder.calls_pending) and not self._has_failed:
+        node, forwarder, router = self.service.node, self.service.forwarder, self.service.router
+        while (left := router.calls_open + node.proposals_pending + forwarder.calls_pending) and not self._has_failed:
             if self.loop.time() > deadline_s:
-                log.warning(Event.DRAIN_TIMED_OUT, proposals=node.proposals_pending + forwarder.calls_pending)
+                log.warning(Event.DRAIN_TIMED_OUT, proposals=left)
                 return
             await asyncio.sleep(DRAIN_POLL_SECONDS)
 

@@ -29,6 +29,22 @@ def test_a_batch_is_sent_off_when_a_turn_brings_nothing_more() -> None:
     assert [peer.taken() for peer in peers] == [[OK]] * 3
 
 
+def test_calls_are_open_until_their_batch_is_sent_off() -> None:
+    bench = Bench()
+    one, another = bench.peer(), bench.peer()
+    assert bench.service.router.calls_open == 0
+    bench.send(one, "SET k v")
+    bench.turn()
+    assert (bench.service.router.calls_open, len(bench.node.log)) == (0, 1)
+    # It waits for the one before.
+    bench.send(another, "SET k v")
+    bench.turn()
+    assert (bench.service.router.calls_open, len(bench.node.log)) == (1, 1)
+    bench.commit()
+    bench.turn()
+    assert (bench.service.router.calls_open, len(bench.node.log)) == (0, 2)
+
+
 def test_callers_that_keep_coming_hold_nothing_back_for_long() -> None:
     bench = Bench()
     turns = 0
