@@ -25,7 +25,7 @@ from typing import Final, Protocol
 from kvservice import recovery
 from kvservice.commands.reply import OK, ErrorReply, Pending, Reply
 from kvservice.errors import RequestError
-from kvservice.keyspace.machine import Machine
+from kvservice.keyspace.machine import InternalError, Machine
 from kvservice.keyspace.slots import SLOTS
 from kvservice.logs import Event, Log
 from kvservice.runner import Runner
@@ -155,6 +155,10 @@ class Reload:
         except (ReloadFailed, StorageError) as error:
             log.error(Event.KEYSPACE_NOT_RELOADED, index=ours.index, error=str(error))
             pending.resolve(ErrorReply(RequestError(f"Error trying to load the snapshot: {error}")))
+        except Exception as error:
+            # A defect: whoever runs this reports it, and the caller is not left to wait.
+            pending.resolve(ErrorReply(InternalError(f"internal error in 'debug|reload': {type(error).__name__}")))
+            raise
         else:
             log.info(Event.KEYSPACE_RELOADED, index=ours.index, seconds=round(perf_counter() - started, 3))
             pending.resolve(OK)

@@ -211,6 +211,22 @@ async def test_a_file_that_is_damaged_meanwhile_changes_nothing() -> None:
     assert bench.machine.databases[0].get(b"k") == b"text"
 
 
+async def test_a_defect_is_answered_and_reported_and_leaves_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = ReloadBench()
+    bench.write("SET k text")
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.machine, "is_equal", lambda _other: 1 // 0)
+        replies = bench.begin()
+        await until(lambda: bool(replies))
+    assert isinstance(replies[0], ErrorReply)
+    assert str(replies[0].cause) == "internal error in 'debug|reload': ZeroDivisionError"
+    with pytest.raises(ZeroDivisionError):
+        await bench.tasks[0]
+    replies = bench.begin()
+    await until(lambda: bool(replies))
+    assert replies == [OK]
+
+
 async def test_a_snapshot_that_fails_is_the_answer() -> None:
     bench = ReloadBench()
     bench.write("SET k text")
