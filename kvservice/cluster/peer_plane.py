@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 
 REFUSED_NAMES_MAX: Final = 128
 """Names of callers that were refused and are remembered: twice the members that a cluster can have."""
+REFUSED_LINES_MAX: Final = 128
+"""Lines about refused callers in REFUSED_SECONDS: one for each name; whoever invents names fills no disk with them."""
+REFUSED_SECONDS: Final = 60.0
 
 log = Log("peers")
 
@@ -85,6 +89,9 @@ class PeerPlane:
         self.dialer = Dialer(options, tls, name=config.name, secret=secret)
         self._refused: dict[str, str] = {}
         """Why callers were refused that were not let in since, by the name that they gave."""
+        self._refused_lines = 0
+        """Lines about them, since the moment below."""
+        self._refused_since_s = 0.0
         self.servicer = PeerServicer(
             self.identity,
             introduce=self._introduce,
@@ -289,6 +296,11 @@ class PeerPlane:
     def _log_refusal(self, name: str, address: str, text: str) -> None:
         """Say who was not let in and why, once for each reason: a peer tries again every second."""
         if self._refused.pop(name, "") != text:
+            if (now_s := monotonic()) >= self._refused_since_s + REFUSED_SECONDS:
+                self._refused_since_s, self._refused_lines = now_s, 0
+            if self._refused_lines >= REFUSED_LINES_MAX:
+                return
+            self._refused_lines += 1
             log.warning(Event.PEER_REFUSED, peer=name, address=address.partition(":")[2], text=text)
         while len(self._refused) >= REFUSED_NAMES_MAX:
             del self._refused[next(iter(self._refused))]
