@@ -3,7 +3,8 @@
 Order: commands are executed in the order in which they were added, and a batch is not atomic. One that the cluster
 refused or lost is sent again after the others, if that is safe: then it may run after commands that were added later.
 
-Guarantees: each command that was answered has its result; what is sent again carries the same request id.
+Guarantees: each command that was answered has its result; what is sent again carries the same request id. One that once
+had an unknown outcome is not said to be "not applied" because a repetition was refused.
 Leaves to the caller: streams, clock.
 """
 
@@ -15,7 +16,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple, Self
 
 from redan_client.errors import OutcomeUnknownError, RedanError
-from redan_client.policy import is_safe
+from redan_client.policy import after_unknown, is_safe
 from redan_client.requests import (
     NEVER,
     Argument,
@@ -163,6 +164,8 @@ class Batches:
         """Positions of the commands to send."""
         self._unanswered: dict[int, list[int]] = {}
         """Positions of the commands of each message of this attempt that has no answer, by the message's id."""
+        self._unknown: dict[int, OutcomeUnknownError] = {}
+        """The last unknown outcome of each command that had one."""
         self.last_error: RedanError | None = None
         """Why a command has to be sent again; None if none has, but for a stream that broke."""
 
@@ -203,17 +206,26 @@ class Batches:
 
     def answered(self, response: kv_pb2.PipelineResponse) -> None:
         """Take the results of one message. Raise OutcomeUnknownError if they are not those of one that was sent."""
-        positions = self._unanswered.pop(response.batch_id, [])
+        positions = self._unanswered.get(response.batch_id, [])
         if not positions or len(positions) != len(response.values):
             raise OutcomeUnknownError(f"{len(response.values)} results came for {len(positions)} commands")
+        del self._unanswered[response.batch_id]
         for at, value in zip(positions, response.values, strict=True):
             result, queued = python_value(value), self._queued[at]
-            failed = isinstance(result, RedanError)
-            self._results[at] = result if failed else queued.read(result)
-            if failed and is_safe(result, runs_once=queued.runs_once):
-                self.last_error = result
+            if isinstance(result, RedanError):
+                self._failed(at, result)
+                if is_safe(result, runs_once=queued.runs_once):
+                    self.last_error = result
+                    continue
             else:
-                self._waiting.discard(at)
+                self._results[at] = queued.read(result)
+            self._waiting.discard(at)
+
+    def _failed(self, at: int, error: RedanError) -> None:
+        """Note what a command that was sent failed with."""
+        self._results[at] = after_unknown(self._unknown.get(at), error)
+        if isinstance(error, OutcomeUnknownError):
+            self._unknown[at] = error
 
     def ended(self) -> None:
         """Note that a stream ended in order. Raise OutcomeUnknownError unless all of its messages were answered."""
@@ -222,8 +234,9 @@ class Batches:
 
     def broke(self, error: RedanError) -> None:
         """Note that a stream ended before all of its messages were answered."""
-        for at in self._waiting:
-            self._results[at] = error
+        for positions in self._unanswered.values():
+            for at in positions:
+                self._failed(at, error)
 
     def gave_up(self, error: RedanError) -> None:
         """Note that nothing will be sent any more, because of this error: it is the result of what was never sent."""

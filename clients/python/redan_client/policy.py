@@ -2,7 +2,8 @@
 
 Guarantees: a call is repeated only if nothing was done, or if doing it twice is the same as once: a read, or a write
 with a request id, which the cluster runs once however often it comes. A call ends within its time limit, with the last
-error that it met. The pause before an attempt is random, up to a bound that doubles and has a limit.
+error that it met; once an attempt had an unknown outcome, no later refusal makes it "not applied". The pause before an
+attempt is random, up to a bound that doubles and has a limit.
 Leaves to the caller: clock, chance, sleeping.
 Reference: google.aip.dev/194 (retries); Exponential Backoff And Jitter, AWS Architecture Blog, 2015 (full jitter).
 """
@@ -21,6 +22,9 @@ LOST_CALL: Final = frozenset(("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "
 """How a call ends, without details, when the node or the way to it breaks."""
 NODE_AT_FAULT: Final = frozenset(("NO_LEADER", "LOADING", "SHUTTING_DOWN", "SESSION_ENDED", "NOT_LEADER"))
 """Reasons for which another node is asked next."""
+FIRST_ANSWER: Final = frozenset(("WRONG_TYPE", "KEY_EXISTS"))
+"""What only the command itself answers, when it runs. The cluster remembers it for the request id: so the first attempt
+came to the same. Any other refusal may precede the look at the request id, and tells nothing of the first attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,14 @@ def is_safe(error: RedanError, *, runs_once: bool) -> bool:
     return may_pass(error) and (runs_once or isinstance(error, NotAppliedError))
 
 
+def after_unknown(unknown: OutcomeUnknownError | None, error: RedanError) -> RedanError:
+    """Return what to tell of a request that failed, after an attempt of unknown outcome, None if there was none."""
+    if unknown is None or isinstance(error, OutcomeUnknownError) or error.reason in FIRST_ANSWER:
+        return error
+    text = f"{unknown}; it was repeated, and failed: {error.reason or error.code}: {error}"
+    return OutcomeUnknownError(text, code=unknown.code, reason=unknown.reason, metadata=unknown.metadata)
+
+
 def is_node_at_fault(error: RedanError) -> bool:
     """Tell whether another node should be asked next."""
     return error.reason in NODE_AT_FAULT or (not error.reason and error.code in LOST_CALL)
@@ -70,6 +82,8 @@ class Attempts:
         self._chance = chance
         """Returns a number in 0..1."""
         self._failed = 0
+        self._unknown: OutcomeUnknownError | None = None
+        """What the last attempt of unknown outcome failed with."""
 
     def seconds(self, now: float) -> float:
         """Return how long the attempt that begins now may take."""
@@ -80,14 +94,17 @@ class Attempts:
         return min(self._settings.attempt_timeout / 3, self.seconds(now))
 
     def pause_after(self, error: RedanError, now: float, *, runs_once: bool) -> float:
-        """Return how many seconds to wait before the next attempt. Raise the error if there is none."""
+        """Return how many seconds to wait before the next attempt. Raise what to tell if there is none."""
+        told = after_unknown(self._unknown, error)
+        if isinstance(error, OutcomeUnknownError):
+            self._unknown = error
         if not is_safe(error, runs_once=runs_once):
-            raise error
+            raise told
         settings = self._settings
         # 2 ** 16 first pauses are beyond any limit.
         most = min(settings.longest_pause, settings.first_pause * (1 << min(self._failed, 16)))
         self._failed += 1
         pause = most * self._chance()
         if now + pause >= self._ends:
-            raise error
+            raise told
         return pause

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from stand_in import Node, Refusal, stand_in
 
-from redan_client import AsyncClient, Client, OutcomeUnknownError, RequestError, Settings
+from redan_client import AsyncClient, Client, NotAppliedError, OutcomeUnknownError, RequestError, Settings
 from redan_client.batches import COMMANDS_PER_MESSAGE, MESSAGES_PER_STREAM
 from redan_client.stubs import kv_pb2
 
@@ -136,6 +136,38 @@ async def test_a_message_without_its_answer_is_sent_again_with_the_same_ids(node
         assert await client.pipeline().set("a", 1).set("b", 2).execute() == [True, True]
     lost, again = node.requests()
     assert lost == again
+
+
+def test_a_command_that_may_have_been_applied_is_not_made_undone_by_a_refused_repetition(node: Node) -> None:
+    lost = failed("LEADERSHIP_LOST", kv_pb2.OUTCOME_UNKNOWN)
+    refused = failed("OUT_OF_MEMORY", kv_pb2.OUTCOME_NOT_APPLIED)
+    wrong = failed("WRONG_TYPE", kv_pb2.OUTCOME_REJECTED)
+    node.answers = [
+        values(failed("NO_LEADER", kv_pb2.OUTCOME_NOT_APPLIED), lost, lost, lost),
+        values(refused, refused, wrong, OK),
+    ]
+    with Client(node.address, settings=QUICK) as client:
+        pipeline = client.pipeline().set("a", 1).set("b", 1).set("c", 1).set("d", 1)
+        results = pipeline.execute(raise_errors=False)
+    assert [type(result) for result in results] == [NotAppliedError, OutcomeUnknownError, RequestError, bool]
+    assert results[1].reason == "LEADERSHIP_LOST"
+    assert "OUT_OF_MEMORY" in str(results[1])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [lambda _: Refusal(grpc.StatusCode.UNAVAILABLE), *NOT_THE_ANSWERS.values()],
+    ids=["the connection breaks", *NOT_THE_ANSWERS],
+)
+def test_the_commands_of_a_lost_message_are_not_made_undone_by_a_refused_repetition(
+    node: Node, broken: Callable[[kv_pb2.PipelineRequest], object]
+) -> None:
+    refused = failed("OUT_OF_MEMORY", kv_pb2.OUTCOME_NOT_APPLIED)
+    node.answers = [broken, values(refused, refused)]
+    with Client(node.address, settings=QUICK) as client:
+        results = client.pipeline().set("a", 1).set("b", 1).execute(raise_errors=False)
+    assert [type(result) for result in results] == [OutcomeUnknownError] * 2
+    assert len(node.asked) == 2
 
 
 def test_what_was_never_sent_has_the_error_for_which_the_client_gave_up(node: Node) -> None:

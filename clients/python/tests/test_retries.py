@@ -113,6 +113,38 @@ def test_what_will_not_pass_is_not_repeated(node: Node, failure: Refusal, kind: 
     assert reason in ("", raised.value.reason)
 
 
+@pytest.mark.parametrize("before", [unknown(), Refusal(grpc.StatusCode.UNAVAILABLE)], ids=["lost", "no details"])
+@pytest.mark.parametrize(
+    "refused",
+    [
+        not_applied("OUT_OF_MEMORY"),
+        Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", outcome="rejected"),
+        Refusal(grpc.StatusCode.UNAUTHENTICATED, "WRONG_PASSWORD", outcome="rejected"),
+    ],
+    ids=["out of memory", "rejected", "wrong password"],
+)
+def test_a_write_that_may_have_been_applied_is_not_made_undone_by_a_refused_repetition(
+    node: Node, before: Refusal, refused: Refusal
+) -> None:
+    node.answers = [before, not_applied(), refused]
+    with client_of(node) as client, pytest.raises(OutcomeUnknownError, match=f"failed: {refused.reason}: ") as raised:
+        client.increment("n")
+    assert (raised.value.code, raised.value.reason) == (before.code.name, before.reason)
+    assert len(node.asked) == 3
+
+
+def test_a_write_that_may_have_been_applied_is_not_made_undone_by_giving_up(node: Node) -> None:
+    node.answers = [unknown(), not_applied()]
+    with client_of(node, settings=SHORT) as client, pytest.raises(OutcomeUnknownError):
+        client.increment("n")
+
+
+def test_the_answer_of_the_command_itself_tells_what_became_of_the_first_attempt(node: Node) -> None:
+    node.answers = [unknown(), rejected()]
+    with client_of(node) as client, pytest.raises(RequestError, match="because of WRONG_TYPE"):
+        client.increment("n")
+
+
 @pytest.mark.parametrize(("name", "times"), [("GET", 2), ("incr", 2), ("SHUTDOWN", 1), ("CONFIG", 1)])
 def test_a_command_about_one_node_is_not_repeated_when_its_outcome_is_unknown(
     node: Node, name: str, times: int
