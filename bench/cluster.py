@@ -152,7 +152,9 @@ def main(arguments: list[str]) -> int:
     content = [writes_table(values).as_json(), reads_table(values, single).as_json()]
     faults_machine = machine
     if options.faults:
-        content.append(measure_failovers(program, options.faults, say).as_json())
+        faults = measure_failovers(program, options.faults, say).as_json()
+        faults["title"] += f", {machine['date']} at {machine['commit']}"
+        content.append(faults)
     else:
         earlier = json.loads((RESULTS / "cluster.json").read_text())
         faults_machine = earlier["faults_environment"]
