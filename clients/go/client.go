@@ -224,18 +224,19 @@ func invoke[R answer](
 	}
 }
 
-// pause waits until the next attempt; it returns the error if there is none.
+// pause waits until the next attempt; it returns what to tell if there is none.
 func (c *Client) pause(ctx context.Context, attempts *attempts, address string, failure *Error, runsOnce bool) error {
+	told := attempts.told(failure)
 	if ctx.Err() != nil {
-		failure.cause = context.Cause(ctx)
-		return failure
+		failure.cause, told.cause = context.Cause(ctx), context.Cause(ctx)
+		return told
 	}
 	if address != "" && isNodeAtFault(failure) {
 		c.routes.failed(address, time.Now())
 	}
 	pause, again := attempts.pauseAfter(failure, time.Now(), runsOnce)
 	if !again {
-		return failure
+		return told
 	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -243,8 +244,8 @@ func (c *Client) pause(ctx context.Context, attempts *attempts, address string, 
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
-		failure.cause = context.Cause(ctx)
-		return failure
+		failure.cause, told.cause = context.Cause(ctx), context.Cause(ctx)
+		return told
 	}
 }
 

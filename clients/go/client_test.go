@@ -242,6 +242,36 @@ func TestWhatWillNotPassIsNotRepeated(t *testing.T) {
 	}
 }
 
+func TestAWriteThatMayHaveBeenAppliedIsNotMadeUndoneByARefusedRepetition(t *testing.T) {
+	for name, test := range map[string]struct{ refused, kind error }{
+		"out of memory":  {outOfMemory, redan.ErrOutcomeUnknown},
+		"rejected":       {refusal(codes.InvalidArgument, "INVALID_REQUEST", "rejected"), redan.ErrOutcomeUnknown},
+		"wrong password": {wrongToken, redan.ErrOutcomeUnknown},
+		"first answer":   {wrongType, redan.ErrRejected},
+	} {
+		t.Run(name, func(t *testing.T) {
+			one := serve(t)
+			one.failures = []error{lost, noLeader, test.refused}
+			_, err := clientOf(t, []string{one.address}).Increment(t.Context(), "n", 1)
+			if !errors.Is(err, test.kind) || errors.Is(err, redan.ErrNotApplied) || one.calls != 3 {
+				t.Fatal(err, one.calls)
+			}
+			if said := status.Convert(test.refused).Message(); !strings.Contains(err.Error(), said) {
+				t.Fatal(err, said)
+			}
+		})
+	}
+}
+
+func TestAWriteThatMayHaveBeenAppliedIsNotMadeUndoneByGivingUp(t *testing.T) {
+	one := serve(t)
+	one.failures = append([]error{lost}, slices.Repeat([]error{noLeader}, 10_000)...)
+	client := clientOf(t, []string{one.address}, redan.WithTimeout(2*time.Second, time.Second))
+	if _, err := client.Increment(t.Context(), "n", 1); !errors.Is(err, redan.ErrOutcomeUnknown) {
+		t.Fatal(err)
+	}
+}
+
 func TestACommandAboutOneNodeIsNotRepeatedWhenItsOutcomeIsUnknown(t *testing.T) {
 	for name, calls := range map[string]int{"GET": 2, "incr": 2, "SHUTDOWN": 1, "CONFIG": 1} {
 		one := serve(t)
@@ -407,6 +437,43 @@ func TestWithoutRequestIDsALostStreamIsAnErrorForEachCommandWithoutAnAnswer(t *t
 	results, err := client.Pipeline().Increment("a", 1).Increment("b", 1).Execute(t.Context())
 	if !errors.Is(err, redan.ErrOutcomeUnknown) || !errors.Is(results[1].Err, redan.ErrOutcomeUnknown) || one.calls != 1 {
 		t.Fatal(results, err)
+	}
+}
+
+func TestACommandThatMayHaveBeenAppliedIsNotMadeUndoneByARefusedRepetition(t *testing.T) {
+	one := serve(t)
+	lost := commandError("LEADERSHIP_LOST", kvv1.Outcome_OUTCOME_UNKNOWN)
+	refused := commandError("OUT_OF_MEMORY", kvv1.Outcome_OUTCOME_NOT_APPLIED)
+	wrong := commandError("WRONG_TYPE", kvv1.Outcome_OUTCOME_REJECTED)
+	one.values = [][]*kvv1.Value{
+		{commandError("NO_LEADER", kvv1.Outcome_OUTCOME_NOT_APPLIED), lost, lost},
+		{refused, refused, wrong},
+	}
+	pipeline := clientOf(t, []string{one.address}).Pipeline()
+	results, _ := pipeline.Increment("a", 1).Increment("b", 1).Increment("c", 1).Execute(t.Context())
+	for at, kind := range []error{redan.ErrNotApplied, redan.ErrOutcomeUnknown, redan.ErrRejected} {
+		if !errors.Is(results[at].Err, kind) {
+			t.Fatal(at, results[at])
+		}
+	}
+	if !strings.Contains(results[1].Err.Error(), "OUT_OF_MEMORY") {
+		t.Fatal(results[1])
+	}
+}
+
+func TestTheCommandsOfALostMessageAreNotMadeUndoneByARefusedRepetition(t *testing.T) {
+	one := serve(t)
+	one.failures = []error{connection}
+	refused := commandError("OUT_OF_MEMORY", kvv1.Outcome_OUTCOME_NOT_APPLIED)
+	one.values = [][]*kvv1.Value{{refused, refused}}
+	results, _ := clientOf(t, []string{one.address}).Pipeline().Increment("a", 1).Increment("b", 1).Execute(t.Context())
+	for at, result := range results {
+		if !errors.Is(result.Err, redan.ErrOutcomeUnknown) {
+			t.Fatal(at, result)
+		}
+	}
+	if one.calls != 2 {
+		t.Fatal(one.calls)
 	}
 }
 

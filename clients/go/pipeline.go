@@ -122,7 +122,9 @@ func (p *Pipeline) Execute(ctx context.Context) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	sending := &batches{queued: all, results: make([]Result, len(all)), waiting: make([]int, len(all))}
+	sending := &batches{
+		queued: all, results: make([]Result, len(all)), waiting: make([]int, len(all)), unknown: map[int]*Error{},
+	}
 	for position := range all {
 		sending.waiting[position] = position
 	}
@@ -154,6 +156,8 @@ type batches struct {
 	results []Result
 	// waiting are the positions of the commands to send, in order.
 	waiting []int
+	// unknown is the last unknown outcome of each command that had one.
+	unknown map[int]*Error
 }
 
 // runsOnce tells whether all that has no result may be sent again.
@@ -192,7 +196,7 @@ func (b *batches) answered(positions []int, response *kvv1.PipelineResponse) (ag
 			b.results[position] = Result{Value: value}
 			continue
 		}
-		b.results[position] = Result{Err: failed}
+		b.failed(position, failed)
 		if isSafe(failed, b.queued[position].runsOnce) {
 			again, why = append(again, position), failed
 		}
@@ -204,15 +208,15 @@ func (b *batches) answered(positions []int, response *kvv1.PipelineResponse) (ag
 func (c *Client) send(ctx context.Context, address string, b *batches, limit time.Duration) *Error {
 	connection, failure := c.connection(address)
 	if failure != nil {
-		return b.broke(failure)
+		return failure // nothing was sent
 	}
 	limited, cancel := context.WithTimeout(c.authorized(ctx), limit)
 	defer cancel()
+	messages := b.messages()
 	stream, err := kvv1.NewKVServiceClient(connection).Pipeline(limited)
 	if err != nil {
-		return b.broke(errorOfCall(err))
+		return b.broke(errorOfCall(err), messages)
 	}
-	messages := b.messages()
 	go func() {
 		for id, positions := range messages {
 			request := &kvv1.PipelineRequest{BatchId: uint64(id), Database: c.options.database} //nolint:gosec // below 20
@@ -228,14 +232,14 @@ func (c *Client) send(ctx context.Context, address string, b *batches, limit tim
 	var again []int
 	var why *Error
 	sent := 0
-	for _, positions := range messages {
+	for at, positions := range messages {
 		response, err := stream.Recv()
 		if err == nil && len(response.GetValues()) != len(positions) {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {
 			b.waiting = append(again, b.waiting[sent:]...)
-			return b.broke(errorOfCall(err))
+			return b.broke(errorOfCall(err), messages[at:])
 		}
 		repeated, reason := b.answered(positions, response)
 		again = append(again, repeated...)
@@ -248,10 +252,20 @@ func (c *Client) send(ctx context.Context, address string, b *batches, limit tim
 	return why
 }
 
-// broke notes that a stream ended before all of its messages were answered.
-func (b *batches) broke(failure *Error) *Error {
-	for _, position := range b.waiting {
-		b.results[position] = Result{Err: failure}
+// failed notes what a command that was sent failed with.
+func (b *batches) failed(position int, why *Error) {
+	b.results[position] = Result{Err: afterUnknown(b.unknown[position], why)}
+	if why.outcome == ErrOutcomeUnknown {
+		b.unknown[position] = why
+	}
+}
+
+// broke notes that a stream ended before these messages were answered.
+func (b *batches) broke(failure *Error, messages [][]int) *Error {
+	for _, positions := range messages {
+		for _, position := range positions {
+			b.failed(position, failure)
+		}
 	}
 	return failure
 }

@@ -1,6 +1,7 @@
 package redan
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -30,6 +31,33 @@ func isSafe(err *Error, runsOnce bool) bool {
 	return mayPass(err) && (runsOnce || err.outcome == ErrNotApplied)
 }
 
+// isFirstAnswer tells whether an error is one that only the command itself answers, when it runs. The cluster remembers it
+// for the request id: so the first attempt came to the same. Any other refusal may precede the look at the request id, and
+// tells nothing of the first attempt.
+func isFirstAnswer(err *Error) bool {
+	return err.Reason == "WRONG_TYPE" || err.Reason == "KEY_EXISTS"
+}
+
+// afterUnknown returns what to tell of a request that failed, after an attempt whose outcome is unknown, nil if there was
+// none.
+func afterUnknown(unknown, err *Error) *Error {
+	if unknown == nil || err.outcome == ErrOutcomeUnknown || isFirstAnswer(err) {
+		return err
+	}
+	said := err.Reason
+	if said == "" {
+		said = err.Code.String()
+	}
+	return &Error{
+		Code:     unknown.Code,
+		Reason:   unknown.Reason,
+		Message:  fmt.Sprintf("%s; it was repeated, and failed: %s: %s", unknown.Message, said, err.Message),
+		Metadata: unknown.Metadata,
+		outcome:  ErrOutcomeUnknown,
+		cause:    err.cause,
+	}
+}
+
 // isNodeAtFault tells whether another node should be asked next.
 func isNodeAtFault(err *Error) bool {
 	switch err.Reason {
@@ -56,6 +84,8 @@ type attempts struct {
 	ends    time.Time
 	failed  int
 	chance  func() float64
+	// unknown is what the last attempt of unknown outcome failed with.
+	unknown *Error
 }
 
 func newAttempts(options *options, now time.Time) *attempts {
@@ -70,6 +100,15 @@ func (a *attempts) limit(now time.Time) time.Duration {
 // probe returns how long a node that is asked now gets to say who leads.
 func (a *attempts) probe(now time.Time) time.Duration {
 	return min(a.options.attemptTimeout/3, a.limit(now))
+}
+
+// told returns what to tell of an attempt that failed, if it is the last one.
+func (a *attempts) told(err *Error) *Error {
+	told := afterUnknown(a.unknown, err)
+	if err.outcome == ErrOutcomeUnknown {
+		a.unknown = err
+	}
+	return told
 }
 
 // pauseAfter returns how long to wait before the next attempt, and whether there is one. The pause is random, up to a
