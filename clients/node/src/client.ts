@@ -320,8 +320,8 @@ export class Client {
     const attempts = new Attempts(this.#limits, Date.now());
     for (;;) {
       const address = await this.#find(attempts);
-      const { kv } = this.#node(address);
       try {
+        const { kv } = this.#node(address);
         const response = await this.#once<Response>(attempts.limit(Date.now()), (options, callback) =>
           call(kv, this.#metadata, options, callback),
         );
@@ -345,7 +345,7 @@ export class Client {
     });
   }
 
-  /** Wait until the next attempt; throw the error if there is none. */
+  /** Wait until the next attempt; throw what to tell if there is none. */
   async #pause(attempts: Attempts, address: string, failure: unknown, runsOnce: boolean): Promise<void> {
     if (!(failure instanceof RedanError)) throw failure;
     if (isNodeAtFault(failure)) this.#routes.failed(address, Date.now());

@@ -6,7 +6,7 @@ import { type Metadata, type ServiceError, status } from '@grpc/grpc-js';
 import { errorOfCall, OutcomeUnknownError, RedanError } from './errors.js';
 import type { KVServiceClient } from './generated/redan/kv/v1/KVService.js';
 import type { PipelineResponse__Output } from './generated/redan/kv/v1/PipelineResponse.js';
-import { type Attempts, isSafe } from './policy.js';
+import { afterUnknown, type Attempts, isSafe } from './policy.js';
 import { type Argument, duration, encoded, isDataCommand, newId, type Reply, replyOf, type Text } from './values.js';
 
 /** Where the server's own cost of a message no longer shows; it takes 10,000. */
@@ -103,14 +103,14 @@ export class Pipeline {
     while (batches.waiting.length > 0) {
       const before = batches.waiting.length;
       const address = await client.find(attempts);
-      const error = await batches.send(client.kv(address), client.metadata, attempts.limit(Date.now()));
-      if (batches.waiting.length < before) attempts = client.attempts(); // the time limit is one for going on
-      if (error === null) continue;
+      let error: RedanError | null = null;
       try {
-        await client.pause(attempts, address, error, batches.runsOnce());
+        error = await batches.send(client.kv(address), client.metadata, attempts.limit(Date.now()));
+        if (batches.waiting.length < before) attempts = client.attempts(); // the time limit is one for going on
+        if (error !== null) await client.pause(attempts, address, error, batches.runsOnce());
       } catch (failure) {
         if (!(failure instanceof RedanError)) throw failure;
-        batches.gaveUp(error);
+        batches.gaveUp(error ?? failure);
         break;
       }
     }
@@ -127,6 +127,8 @@ class Batches {
   waiting: number[];
   readonly #queued: Queued[];
   readonly #database: number;
+  /** The last unknown outcome of each command that had one. */
+  readonly #unknown = new Map<number, OutcomeUnknownError>();
 
   constructor(queued: Queued[], database: number) {
     this.#queued = queued;
@@ -159,7 +161,7 @@ class Batches {
         if (isOver) return;
         isOver = true;
         this.waiting = [...again, ...this.waiting.slice(sent)];
-        if (failure !== null) for (const position of this.waiting) this.results[position] = failure;
+        if (failure !== null) for (const position of messages.slice(answered).flat()) this.#failed(position, failure);
         stream.cancel();
         resolve(failure ?? why);
       };
@@ -174,9 +176,12 @@ class Batches {
         positions.forEach((position, at) => {
           const queued = this.#at(position);
           const reply = replyOf(response.values[at] ?? null);
-          const isError = reply instanceof RedanError;
-          this.results[position] = isError ? reply : queued.read(reply);
-          if (isError && isSafe(reply, queued.runsOnce)) {
+          if (!(reply instanceof RedanError)) {
+            this.results[position] = queued.read(reply);
+            return;
+          }
+          this.#failed(position, reply);
+          if (isSafe(reply, queued.runsOnce)) {
             again.push(position);
             why = reply;
           }
@@ -197,6 +202,12 @@ class Batches {
       });
       stream.end();
     });
+  }
+
+  /** Note what a command that was sent failed with. */
+  #failed(position: number, error: RedanError): void {
+    this.results[position] = afterUnknown(this.#unknown.get(position), error);
+    if (error instanceof OutcomeUnknownError) this.#unknown.set(position, error);
   }
 
   /** Return the positions of the commands of each message of the next stream. */

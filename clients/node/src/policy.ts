@@ -12,6 +12,10 @@ const NODE_AT_FAULT = new Set(['NO_LEADER', 'LOADING', 'SHUTTING_DOWN', 'SESSION
 /** What does not pass by itself; the second says that the write was done, and that its long reply is gone. */
 const LASTING = new Set(['OUT_OF_MEMORY', 'REPLY_NOT_KEPT']);
 
+/** What only the command itself answers, when it runs. The cluster remembers it for the request id: so the first attempt
+ * came to the same. Any other refusal may precede the look at the request id, and tells nothing of the first attempt. */
+const FIRST_ANSWER = new Set(['WRONG_TYPE', 'KEY_EXISTS']);
+
 /** How long and how often, in milliseconds. */
 export interface Limits {
   /** For a call, with all of its attempts. */
@@ -31,6 +35,13 @@ export function isSafe(error: RedanError, runsOnce: boolean): boolean {
   return error.reason !== '' || LOST_CALL.has(error.code);
 }
 
+/** Return what to tell of a request that failed, after an attempt whose outcome is unknown, if there was one. */
+export function afterUnknown(unknown: OutcomeUnknownError | undefined, error: RedanError): RedanError {
+  if (unknown === undefined || error instanceof OutcomeUnknownError || FIRST_ANSWER.has(error.reason)) return error;
+  const text = `${unknown.message}; it was repeated, and failed: ${error.reason || error.code}: ${error.message}`;
+  return new OutcomeUnknownError(text, unknown.code, unknown.reason, unknown.metadata);
+}
+
 export function isNodeAtFault(error: RedanError): boolean {
   return NODE_AT_FAULT.has(error.reason) || (error.reason === '' && LOST_CALL.has(error.code));
 }
@@ -40,6 +51,8 @@ export class Attempts {
   readonly #limits: Limits;
   readonly #ends: number;
   #failed = 0;
+  /** What the last attempt of unknown outcome failed with. */
+  #unknown: OutcomeUnknownError | undefined;
 
   constructor(limits: Limits, now: number) {
     this.#limits = limits;
@@ -56,13 +69,15 @@ export class Attempts {
     return Math.min(this.#limits.attemptTimeout / 3, this.limit(now));
   }
 
-  /** Return how long to wait before the next attempt: random, up to a bound that doubles. Throw the error if there is none. */
+  /** Return the pause before the next attempt: random, up to a bound that doubles. If there is none, throw what to tell. */
   pauseAfter(error: RedanError, now: number, runsOnce: boolean): number {
-    if (!isSafe(error, runsOnce)) throw error;
+    const told = afterUnknown(this.#unknown, error);
+    if (error instanceof OutcomeUnknownError) this.#unknown = error;
+    if (!isSafe(error, runsOnce)) throw told;
     const most = Math.min(this.#limits.longestPause, this.#limits.firstPause * 2 ** Math.min(this.#failed, 16));
     this.#failed += 1;
     const pause = most * Math.random();
-    if (now + pause >= this.#ends) throw error;
+    if (now + pause >= this.#ends) throw told;
     return pause;
   }
 }

@@ -106,6 +106,47 @@ for (const [name, failure, kind] of [
   });
 }
 
+for (const [name, refused, kind] of [
+  ['out of memory', outOfMemory, OutcomeUnknownError],
+  ['rejected', refusal(status.INVALID_ARGUMENT, 'INVALID_REQUEST', 'rejected'), OutcomeUnknownError],
+  ['wrong password', wrongPassword, OutcomeUnknownError],
+  ['the answer of the command itself', wrongType, RequestError],
+] as const) {
+  test(`a write that may have been applied is not made undone by a refused repetition: ${name}`, async () => {
+    const node = await serve();
+    node.answers = [lost, noLeader, refused];
+    await using([node], {}, async (client) => {
+      await assert.rejects(client.increment('n'), (error: Error) => {
+        assert.ok(error instanceof kind, error.message);
+        assert.ok(error.message.includes(refused.details), error.message);
+        return true;
+      });
+    });
+    assert.equal(node.asked.length, 3);
+  });
+}
+
+test('a write that may have been applied is not made undone by giving up', async () => {
+  const node = await serve();
+  node.answers = [lost, noLeader];
+  await using([node], { timeout: 2000, attemptTimeout: 1000 }, (client) =>
+    assert.rejects(client.increment('n'), OutcomeUnknownError),
+  );
+});
+
+test('a write that may have been applied is not made undone by closing the client', async () => {
+  const node = await serve();
+  await using([node], {}, async (client) => {
+    node.answers = [
+      () => {
+        client.close();
+        return lost;
+      },
+    ];
+    await assert.rejects(client.increment('n'), OutcomeUnknownError);
+  });
+});
+
 for (const [name, times] of [
   ['GET', 2],
   ['incr', 2],

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { Client, type ClientOptions, OutcomeUnknownError, RequestError } from '../src/index.js';
+import { Client, type ClientOptions, NotAppliedError, OutcomeUnknownError, RequestError } from '../src/index.js';
 import { connectionLost, type Node, serve } from './stand_in.js';
 
 const QUICK = { timeout: 90_000, attemptTimeout: 30_000, firstPause: 1, longestPause: 10 };
@@ -107,6 +107,36 @@ test('a stream that ends in order without all answers has an unknown outcome, an
     assert.deepEqual(await client.pipeline().set('a', 1).execute(), [true]);
   });
   assert.equal(node.asked.length, 3);
+});
+
+test('a command that may have been applied is not made undone by a refused repetition', async () => {
+  const node = await serve();
+  const [lost, refused] = [failed('LEADERSHIP_LOST', 'OUTCOME_UNKNOWN'), failed('OUT_OF_MEMORY', 'OUTCOME_NOT_APPLIED')];
+  node.answers = [
+    { values: [failed('NO_LEADER', 'OUTCOME_NOT_APPLIED'), lost, lost] },
+    { values: [refused, refused, failed('WRONG_TYPE', 'OUTCOME_REJECTED')] },
+  ];
+  await using(node, {}, async (client) => {
+    const pipeline = client.pipeline().set('a', 1).set('b', 1).set('c', 1);
+    const [a, b, c] = await pipeline.execute({ throwErrors: false });
+    assert.ok(a instanceof NotAppliedError);
+    assert.ok(b instanceof OutcomeUnknownError);
+    assert.match(b.message, /OUT_OF_MEMORY/);
+    assert.ok(c instanceof RequestError);
+  });
+});
+
+test('the commands of a lost message are not made undone by a refused repetition', async () => {
+  const node = await serve();
+  const refused = failed('OUT_OF_MEMORY', 'OUTCOME_NOT_APPLIED');
+  for (const broken of [connectionLost, null]) {
+    node.answers = [broken, { values: [refused, refused] }];
+    await using(node, {}, async (client) => {
+      const results = await client.pipeline().set('a', 1).set('b', 1).execute({ throwErrors: false });
+      assert.ok(results.every((result) => result instanceof OutcomeUnknownError));
+    });
+  }
+  assert.equal(node.asked.length, 4);
 });
 
 test('what was never sent has the error for which the client gave up', async () => {
