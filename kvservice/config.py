@@ -130,6 +130,13 @@ class Config(BaseModel):
         "this mode and the same election_timeout_ms, and no clock runs a seventh faster than another; stale = what "
         "this node has applied. With one voter all three are linearizable.",
     )
+    shutdown_delay_seconds: Whole = _node(
+        0,
+        "How long a stop serves on while /readyz says no, for load balancers to look elsewhere first.",
+        unit="seconds",
+        ge=0,
+        le=300,
+    )
     shutdown_timeout_seconds: Whole = _node(
         10,
         "How long a stop waits for running commands before it closes connections.",

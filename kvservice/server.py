@@ -2,9 +2,9 @@
 
 Order of a start: data directory locked → ports bound (LOADING is answered from here on, and other nodes learn who this
 is) → cluster founded, joined or found again → log opened → snapshot → replay → clients are served → ready, once a
-leader is known. Order of a stop (SIGTERM, SIGINT, SHUTDOWN): readiness off → leadership handed over → listeners closed
-→ what runs is finished → snapshot → log sealed → replies have left → directory unlocked. What runs and who reads is
-waited for until ``shutdown_timeout_seconds`` after the signal.
+leader is known. Order of a stop (SIGTERM, SIGINT, SHUTDOWN): readiness off → ``shutdown_delay_seconds`` → leadership
+handed over → listeners closed → what runs is finished → snapshot → log sealed → replies have left → directory unlocked.
+What runs and who reads is waited for until ``shutdown_timeout_seconds`` after the delay.
 
 Guarantees: exit code 0 after a clean stop, 1 if a port cannot be had or anything unforeseen happens, 2 if the settings
 do not fit the data or the other nodes, 3 if the data directory is damaged, in use, of another format, or a write to it
@@ -103,6 +103,7 @@ class Server:
         """Run the node; return the exit code."""
         self.loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
+        self._failed = asyncio.Event()
         watch_loop(self.loop, self._broken)
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._stop.set)
@@ -255,15 +256,18 @@ class Server:
 
     def _end_at_once(self) -> None:
         self._has_failed = True
+        self._failed.set()
         self.group.stop()
         for session in list(self.service.sessions.values()):
             session.close(after_replies=False)
         self._stop.set()
 
     async def _drain(self) -> None:
-        deadline_s = self.loop.time() + self.config.shutdown_timeout_seconds
         self._is_draining = True
         log.info(Event.DRAIN_STARTED)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._failed.wait(), self.config.shutdown_delay_seconds)
+        deadline_s = self.loop.time() + self.config.shutdown_timeout_seconds
         self.housekeeping.stop()
         if not self._has_failed:
             await self.group.hand_over()

@@ -31,6 +31,7 @@ OWNED = {
     "requirepass",
     "protected_mode",
     "cluster_secret",
+    "shutdown_delay_seconds",
     "shutdown_timeout_seconds",
 }
 OWNED_ENDINGS = ("_addr",)

@@ -14,6 +14,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -164,3 +166,13 @@ class NodeProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
+
+
+def readyz(node: NodeProcess) -> tuple[int, str]:
+    """Return what the readiness probe is told."""
+    host, port = node.addresses["admin"]
+    try:
+        with urllib.request.urlopen(f"http://{host}:{port}/readyz", timeout=30) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from persistence.disk import RealDisk
 from persistence.errors import DiskFailed
 from persistence.snapshot import SnapshotFile, SnapshotMeta, SnapshotWriter, list_snapshots
 from tests.harness.cluster_processes import ClusterNode, ClusterProcesses, Writer, free_ports
-from tests.harness.process import PLANES, NodeProcess
+from tests.harness.process import PLANES, NodeProcess, readyz
 
 SLICE_KEYS = 100
 
@@ -45,16 +44,6 @@ def metric(node: NodeProcess, name: str, peer: str) -> float:
     with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=30) as response:
         lines = response.read().decode().splitlines()
     return next(float(line.split()[-1]) for line in lines if line.startswith(f'{name}{{peer="{peer}"}}'))
-
-
-def readyz(node: NodeProcess) -> tuple[int, str]:
-    """Return what the readiness probe is told."""
-    host, port = node.addresses["admin"]
-    try:
-        with urllib.request.urlopen(f"http://{host}:{port}/readyz", timeout=30) as response:
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
 
 
 def has_bound(node: NodeProcess) -> bool:

@@ -18,7 +18,7 @@ import redis
 from persistence.disk import RealDisk
 from persistence.log_reading import verify_log
 from persistence.snapshot_files import list_snapshots
-from tests.harness.process import ROOT, TIMEOUT_S, NodeProcess
+from tests.harness.process import ROOT, TIMEOUT_S, NodeProcess, readyz
 
 COMMANDS = 300_000
 PIPELINE = 5_000
@@ -90,6 +90,25 @@ def test_sigterm_answers_what_was_sent_before(tmp_path: Path) -> None:
         node.start()
         with node.client() as client:
             assert client.dbsize() == acknowledged
+
+
+def test_a_stop_serves_on_until_load_balancers_have_looked_elsewhere(tmp_path: Path) -> None:
+    with NodeProcess(tmp_path, "--shutdown-delay-seconds", "300") as node:
+        os.kill(node.pid, signal.SIGTERM)
+        wait_for_event(node, "drain_started")
+        status, said = readyz(node)
+        assert (status, "draining" in said) == (503, True)
+        with node.client() as client:
+            assert client.set("k", "v")
+        node.kill()
+
+
+def test_a_stop_ends_after_its_delay(tmp_path: Path) -> None:
+    with NodeProcess(tmp_path, "--shutdown-delay-seconds", "1") as node:
+        asked_s = time.monotonic()
+        os.kill(node.pid, signal.SIGTERM)
+        assert node.wait() == 0
+        assert time.monotonic() - asked_s >= 1
 
 
 def test_a_stop_answers_who_sleeps_who_waits_and_whom_a_pause_holds(tmp_path: Path) -> None:
