@@ -210,7 +210,7 @@ async def test_a_stopping_server_ends_idle_streams_by_itself(node: Node) -> None
     await until(lambda: not running.service.sessions)
 
 
-async def test_a_stream_ended_while_its_first_response_is_sent_is_told_so_after_it() -> None:
+async def test_a_stream_ended_while_its_first_response_is_sent_is_told_so() -> None:
     async with (
         serving(grpc_max_message_bytes=20_000_000) as (running, _),
         running.channel(max_receive_message_length=20_000_000) as channel,
@@ -222,9 +222,12 @@ async def test_a_stream_ended_while_its_first_response_is_sent_is_told_so_after_
         await until(lambda: any(session.last_command == "echo" for session in sessions.values()))
         for session in list(sessions.values()):
             session.close()
-        response = await call.read()
-        assert isinstance(response, kv_pb2.PipelineResponse)
-        assert len(response.values[0].bulk) == 16_000_000
-        failure = await failure_of(asyncio.wait_for(call.read(), 10))
+
+        async def read_to_the_end() -> None:
+            while await call.read() is not grpc.aio.EOF:
+                pass
+
+        # Whether the response came first is a matter of moments.
+        failure = await failure_of(asyncio.wait_for(read_to_the_end(), 60))
         assert failure.code.name == "ABORTED"
         await until(lambda: not sessions)
