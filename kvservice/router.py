@@ -7,7 +7,7 @@ Ways of a call, and what they are for:
     away     the forwarder keeps and sends it: this node does not lead, or cannot propose just now
 
 Reads are sent off at the end of their turn of the event loop; writes, and reads beside them, when a turn brings no more
-and the batch before is applied: an entry costs every node as much as some ten commands in it, and a busy node that
+and the batch before is applied: an entry costs every node as much as some seven commands in it, and a busy node that
 sends each turn's writes off alone stays busy. Both waits are bounded.
 
 What a node hands back goes the third way: reads, and writes that are certainly not applied, are tried again by
