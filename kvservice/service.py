@@ -185,6 +185,11 @@ class Service:
         """Sessions that wait for a reply of the server plane, or for the end of a pause."""
         return self.holds.count + sum(session.awaited is not None for session in self.sessions.values())
 
+    @property
+    def timed_clients(self) -> int:
+        """Sessions that wait with a limit to their wait."""
+        return sum(session.awaited is not None and session.awaited.is_timed for session in self.sessions.values())
+
     def drain(self) -> None:
         """Refuse data commands from now on; what runs is finished, and what a pause holds is refused."""
         self.refusal = ShuttingDown()

@@ -68,7 +68,7 @@ class StartingGroup:
 class StartingLog:
     """A log that is not open."""
 
-    bytes_on_disk = 0
+    bytes_on_disk = base_bytes = 0
 
     def take_longest_sync_seconds(self) -> float:
         """Return 0: nothing was synced."""

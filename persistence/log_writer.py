@@ -187,6 +187,7 @@ class LogWriter:
                 disk.unlink(path)
         if case in "NH":
             writer._begin()
+        writer.stats.base_bytes = writer.stats.bytes_on_disk
         report = WalReport(
             case,
             len(writer.segments),
@@ -421,4 +422,5 @@ class LogWriter:
             removed += 1
         if removed:
             self._disk.fsync_dir(self.directory)
+            self.stats.base_bytes = self.stats.bytes_on_disk
         return removed

@@ -26,6 +26,8 @@ class WalStats:
         self._unseen_seconds: deque[float] = deque(maxlen=UNSEEN_SYNCS_MAX)
         self.segments = 0
         self.bytes_on_disk = 0
+        self.base_bytes = 0
+        """What was on disk when the log was opened, or was last cut behind a snapshot."""
         self.last_error = ""
 
     def count_sync(self, seconds: float) -> None:

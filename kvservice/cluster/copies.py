@@ -78,7 +78,7 @@ class Wait:
         is_enough: IsEnough,
     ) -> None:
         # args: the command, whose last argument is the time; another node is asked with less of it.
-        self.pending = Pending()
+        self.pending = Pending(is_timed=timeout_ms > 0)
         self._service = service
         self._session = session
         self._args = args

@@ -87,7 +87,7 @@ def clients(service: ServicePort) -> Fields:
         ("client_recent_max_output_buffer", max((session.output_buffer_bytes for session in sessions), default=0)),
         ("blocked_clients", service.blocked_clients),
         ("tracking_clients", 0),
-        ("clients_in_timeout_table", 0),
+        ("clients_in_timeout_table", service.timed_clients),
         ("total_blocking_keys", 0),
         ("total_blocking_keys_on_nokey", 0),
     ]

@@ -6,11 +6,14 @@ wait for the disk, which Redis's do not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from time import time
 from typing import TypeAlias
 
+from kvservice.commands.info_storage import ratio
 from kvservice.commands.ports import ServicePort
 from kvservice.errors import WrongPassword
+from kvservice.keyspace.database import Database
 from kvservice.latency_buckets import percentiles_us
 
 Fields: TypeAlias = Iterable[tuple[str, object]]
@@ -39,7 +42,7 @@ def stats(service: ServicePort) -> Fields:
         ("sync_full", peers.snapshots_sent),
         *_zeros("sync_partial_ok sync_partial_err"),
         ("expired_keys", counted.expired_keys),
-        ("expired_stale_perc", "0.00"),
+        ("expired_stale_perc", expired_percentage(service.machine.databases, int(time() * 1000))),
         ("expired_time_cap_reached_count", counted.expire_cuts),
         ("expire_cycle_cpu_milliseconds", counted.expire_nanoseconds // 1_000_000),
         ("evicted_keys", counted.evicted_keys),
@@ -65,6 +68,12 @@ def stats(service: ServicePort) -> Fields:
         ("acl_access_denied_auth", counted.errors.get(WrongPassword.resp_prefix, 0)),
         *_zeros("acl_access_denied_cmd acl_access_denied_key acl_access_denied_channel"),
     ]
+
+
+def expired_percentage(databases: Sequence[Database], now_ms: int) -> str:
+    """Return how many of the keys with a deadline are past it and not removed yet, in percent."""
+    due = sum(database.expiry.count_due(now_ms) for database in databases)
+    return ratio(100 * due, sum(database.expiry_count for database in databases))
 
 
 def _zeros(names: str) -> Fields:

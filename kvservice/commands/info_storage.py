@@ -155,7 +155,7 @@ def persistence(service: ServicePort) -> Fields:
         ("module_fork_in_progress", 0),
         ("module_fork_last_cow_size", 0),
         ("aof_current_size", service.wal_stats.bytes_on_disk),
-        ("aof_base_size", 0),
+        ("aof_base_size", service.wal_stats.base_bytes),
         ("aof_pending_rewrite", 0),
         ("aof_buffer_length", node.bytes_pending),
         ("aof_pending_bio_fsync", 0),

@@ -159,6 +159,10 @@ class WalStatsPort(Protocol):
     def bytes_on_disk(self) -> int:
         """Size of all segments."""
 
+    @property
+    def base_bytes(self) -> int:
+        """Their size when the log was opened, or was last cut behind a snapshot."""
+
     def take_longest_sync_seconds(self) -> float:
         """Return how long the longest sync since the last call took, in seconds; one reader only."""
 
@@ -253,6 +257,10 @@ class ServicePort(Protocol):
     @property
     def blocked_clients(self) -> int:
         """Callers that wait for a reply of the server plane, or for the end of a pause."""
+
+    @property
+    def timed_clients(self) -> int:
+        """Callers that wait with a limit to their wait."""
 
     @property
     def started_s(self) -> float:

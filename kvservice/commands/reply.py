@@ -81,9 +81,11 @@ class Pending:
     both want to end the wait.
     """
 
-    __slots__ = ("_on_resolved", "_reply", "is_resolved")
+    __slots__ = ("_on_resolved", "_reply", "is_resolved", "is_timed")
 
-    def __init__(self) -> None:
+    def __init__(self, is_timed: bool = False) -> None:
+        self.is_timed = is_timed
+        """The caller set a limit to its wait."""
         self.is_resolved = False
         self._reply: Reply = None
         self._on_resolved: Callable[[Reply], None] | None = None

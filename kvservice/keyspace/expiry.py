@@ -112,6 +112,11 @@ class Rim:
             heappop(numbers)
         return numbers[0] if numbers else None
 
+    def count_before(self, time_ms: int) -> int:
+        """Return how many keys are in buckets that end before a time."""
+        past = [number for number in self.buckets if (number + 1) << self.bits <= time_ms]
+        return sum(len(self.buckets[number]) + sum(map(len, self.full.get(number, ()))) for number in past)
+
     def take(self, number: int, limit: int, taken: list[tuple[int, bytes]]) -> None:
         """Move keys of a bucket to ``taken`` until that has ``limit`` entries or the bucket is gone."""
         while len(taken) < limit:
@@ -168,6 +173,13 @@ class ExpiryIndex:
             return None if far is None else far << FAR_BITS
         near_ms = ((near + 1) << NEAR_BITS) - 1
         return near_ms if far is None else min(near_ms, far << FAR_BITS)
+
+    def count_due(self, now_ms: int) -> int:
+        """Return how many keys are certainly due and not taken: those in buckets that have ended."""
+        next_ms = self.next_deadline_ms()
+        if next_ms is None or next_ms > now_ms:
+            return 0
+        return self.near.count_before(now_ms + 1) + self.far.count_before(now_ms + 1)
 
     def due(self, now_ms: int, limit: int) -> list[tuple[int, bytes]]:
         """Take at most ``limit`` (deadline, key) whose deadline is not after ``now_ms``."""

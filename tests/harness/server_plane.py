@@ -84,6 +84,7 @@ class FakeLog:
     """Counts of a log."""
 
     bytes_on_disk = 4096
+    base_bytes = 1024
 
     def take_longest_sync_seconds(self) -> float:
         return 0.0
@@ -146,7 +147,7 @@ class FakeService:
         self.wal_stats = FakeLog()
         self.snapshots = FakeSnapshots()
         self.started_s = 1_700_000_000.0
-        self.blocked_clients = 0
+        self.blocked_clients = self.timed_clients = 0
         self.run_id = "ab" * 20
         self.paused: tuple[int, bool] | None = None
         self.is_stopping = False

@@ -161,8 +161,10 @@ def test_purge_removes_segments_before_the_index_and_never_the_active_one() -> N
     wal, report = open_log(disk)
     wal.purge(1)
     assert wal.stats.segments == report.segments
+    assert wal.stats.base_bytes == report.bytes_on_disk
     wal.purge(300)
     assert 1 < wal.first_index <= 300
+    assert wal.stats.base_bytes == wal.stats.bytes_on_disk < report.bytes_on_disk
     indexes = [record.index for record in wal.records(300)]
     assert indexes == list(range(wal.first_index, 600))
     wal.purge(10_000)

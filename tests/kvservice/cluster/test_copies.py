@@ -54,7 +54,8 @@ def test_what_a_majority_has_is_known_at_once(name: str) -> None:
 def test_more_is_waited_for_until_they_have_it(name: str) -> None:
     cluster, group = three_nodes(APPLIED, APPLIED - 1)
     peer = asked(cluster, name, "WAIT 2 0")
-    assert peer.taken() == []
+    service = cluster.benches[name].service
+    assert (peer.taken(), service.blocked_clients, service.timed_clients) == ([], 1, 0)
     group.all_peers = [peer_view._replace(match_index=APPLIED) for peer_view in group.all_peers]
     cluster.settle()
     assert peer.taken() == [2]
@@ -67,9 +68,10 @@ def test_when_the_time_is_over_all_that_the_leader_knows_is_told(name: str, line
     peer = asked(cluster, name, line)
     cluster.pass_time(0.45)
     cluster.settle()
-    assert peer.taken() == []
+    service = cluster.benches[name].service
+    assert (peer.taken(), service.timed_clients) == ([], 1)
     cluster.pass_time(0.45)
-    assert peer.taken() == [reply]
+    assert (peer.taken(), service.timed_clients) == ([reply], 0)
 
 
 def test_a_member_that_nobody_can_tell_about_is_not_counted() -> None:

@@ -190,7 +190,20 @@ def test_what_waits_for_the_disk_is_told() -> None:
 def test_callers_that_wait_are_blocked_clients() -> None:
     caller = Caller()
     caller.service.blocked_clients = 3
-    assert fields(caller)["blocked_clients"] == "3"
+    caller.service.timed_clients = 2
+    told = fields(caller)
+    assert (told["blocked_clients"], told["clients_in_timeout_table"]) == ("3", "2")
+
+
+def test_the_share_of_keys_that_are_past_their_deadline_and_not_removed_is_told() -> None:
+    caller = Caller()
+    assert fields(caller)["expired_stale_perc"] == "0.00"
+    database = caller.service.machine.databases[0]
+    for number in range(8):
+        database.set(b"%d" % number, b"value")
+        database.set_deadline(b"%d" % number, 1_000 if number < 2 else 1 << 60)
+    database.set(b"kept", b"value")
+    assert fields(caller)["expired_stale_perc"] == "25.00"
 
 
 def test_memory_is_what_maxmemory_bounds() -> None:
@@ -223,7 +236,8 @@ def test_persistence_tells_of_snapshots_and_log() -> None:
     assert (told["rdb_bgsave_in_progress"], told["rdb_current_bgsave_time_sec"]) == ("1", "2")
     assert (told["rdb_last_bgsave_status"], told["rdb_last_bgsave_time_sec"], told["rdb_saves"]) == ("err", "7", "4")
     assert (told["rdb_last_save_time"], told["rdb_changes_since_last_save"]) == ("1700000000", "7")
-    assert (told["aof_enabled"], told["aof_current_size"], told["loading"]) == ("1", "4096", "0")
+    assert (told["aof_enabled"], told["loading"]) == ("1", "0")
+    assert (told["aof_current_size"], told["aof_base_size"]) == ("4096", "1024")
 
 
 def test_a_node_that_replays_says_so() -> None:

@@ -49,6 +49,24 @@ def test_a_key_is_due_within_a_bucket_of_its_deadline_and_never_before() -> None
         assert index.next_deadline_ms() is None
 
 
+def test_what_is_due_is_counted_until_it_is_taken() -> None:
+    index = ExpiryIndex()
+    now_ms = START_MS + 3 * FAR_MS
+    assert index.count_due(now_ms) == 0
+    for number in range(CHUNK_KEYS_MAX + 10):
+        index.add(b"far%d" % number, START_MS)
+    assert index.count_due(START_MS - 1) == 0
+    assert index.count_due(now_ms) == CHUNK_KEYS_MAX + 10
+    index.due(START_MS - 2 * FAR_MS, 10)
+    for _ in range(CHUNK_KEYS_MAX):
+        index.due(START_MS, 10)
+    assert index.count_due(now_ms) == stored(index) == CHUNK_KEYS_MAX + 10
+    taken = len(index.due(now_ms, 1000))
+    assert index.count_due(now_ms) == stored(index) == CHUNK_KEYS_MAX + 10 - taken
+    drain(index, now_ms)
+    assert index.count_due(now_ms) == 0
+
+
 def test_next_deadline_is_when_due_has_something_to_name() -> None:
     index = ExpiryIndex()
     assert index.next_deadline_ms() is None
