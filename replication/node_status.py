@@ -58,6 +58,14 @@ class NodeStatus:
         return self.raft.log.applied
 
     @property
+    def lag_entries(self) -> int | None:
+        """Entries that the leader has committed and this node not applied; None before this term's leader told."""
+        if self.is_leader:
+            return 0
+        told = self.raft.leader_committed
+        return None if told is None else max(0, told - self.applied_index)
+
+    @property
     def hard_state(self) -> HardState:
         """Term, vote and quarantine."""
         return HardState(self.raft.term, self.raft.vote, self.raft.is_quarantined)

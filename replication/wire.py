@@ -141,6 +141,7 @@ def _encode_heartbeat(message: Heartbeat, encoded: raft_pb2.Message) -> None:
     body.SetInParent()
     body.commit_index = message.commit_index
     body.read_round = message.read_round
+    body.leader_commit = message.leader_commit
 
 
 def _encode_heartbeat_reply(message: HeartbeatReply, encoded: raft_pb2.Message) -> None:
@@ -306,7 +307,12 @@ def _decode_append_reply(term: int, body: raft_pb2.AppendEntriesReply) -> Append
 
 
 def _decode_heartbeat(term: int, body: raft_pb2.Heartbeat) -> Heartbeat:
-    return Heartbeat(term, _checked("commit index", body.commit_index), _checked("read round", body.read_round))
+    return Heartbeat(
+        term,
+        _checked("commit index", body.commit_index),
+        _checked("read round", body.read_round),
+        _checked("leader's commit index", body.leader_commit),
+    )
 
 
 def _decode_heartbeat_reply(term: int, body: raft_pb2.HeartbeatReply) -> HeartbeatReply:

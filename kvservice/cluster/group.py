@@ -26,6 +26,7 @@ from kvservice.cluster.charter import Charter
 from kvservice.cluster.members import Members
 from kvservice.cluster.opening import Opened, charter_of, open_group, set_aside_snapshots
 from kvservice.cluster.peer_plane import PeerPlane
+from kvservice.cluster.readiness import reasons_of
 from kvservice.cluster.removal import Removal
 from kvservice.cluster.ticks import Ticks
 from kvservice.commands.registry import TABLE
@@ -216,16 +217,9 @@ class Group:
 
     def reasons_not_ready(self) -> list[str]:
         """Return why clients should not be sent here, once the log is read; empty when they should."""
-        node = self.node
-        reasons = []
-        if node is None or node.leader_id is None:
-            reasons.append("no leader")
+        reasons = reasons_of(self.node)
         if self._removal.is_removed or (self._members.cluster_id and self._members.name not in self._members):
             reasons.append("not a member")
-        if node is not None and node.raft.is_quarantined:
-            reasons.append("quarantined")
-        if node is not None and node.is_restoring:
-            reasons.append("loading a snapshot")
         return reasons
 
     @property

@@ -64,11 +64,18 @@ def follow(raft: Raft, leader: str) -> None:
         raft.restart_election_timer()
 
 
+def hear_commit(raft: Raft, commit_index: int) -> None:
+    """Remember what this term's leader has committed, to show how far behind this node is; commits nothing."""
+    if raft.leader_committed is None or commit_index > raft.leader_committed:
+        raft.leader_committed = commit_index
+
+
 def append_entries(raft: Raft, sender: str, message: AppendEntries) -> None:
     """Take entries that follow one that matches; refuse with a hint where they do not."""
     follow(raft, sender)
     log = raft.log
     _, previous_index, previous_term, commit_index, entries, read_round, lost_seen = message
+    hear_commit(raft, commit_index)
     if raft.is_quarantined and raft.lost_commit_index is None:
         if not lost_seen:
             refuse_as_lost(raft, sender, previous_index, read_round)
@@ -99,6 +106,8 @@ def append_entries(raft: Raft, sender: str, message: AppendEntries) -> None:
 def heartbeat(raft: Raft, sender: str, message: Heartbeat) -> None:
     """Show that the leader is followed, and learn what is committed."""
     follow(raft, sender)
+    # A leader that does not tell leaves 0: then its other index is all that is known.
+    hear_commit(raft, max(message.commit_index, message.leader_commit))
     if raft.is_quarantined and raft.lost_commit_index is None:
         refuse_as_lost(raft, sender, 0, message.read_round)
         return

@@ -85,6 +85,9 @@ class Heartbeat(NamedTuple):
     term: int
     commit_index: int
     read_round: int
+    leader_commit: int = 0
+    """What the leader has committed, whatever the receiver holds; 0 from a leader that does not tell. It only shows how
+    far behind the receiver is: its log may hold other entries there, so nothing is ever committed by it."""
 
 
 class HeartbeatReply(NamedTuple):

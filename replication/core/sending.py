@@ -93,10 +93,14 @@ def send_commit_index(raft: Raft) -> None:
 
 
 def send_heartbeat(raft: Raft, peer: str, progress: Progress) -> None:
-    """Send a heartbeat; its commit index never passes what the peer is known to hold."""
-    commit_index = min(progress.match, raft.log.committed)
+    """Send a heartbeat; its commit index never passes what the peer is known to hold.
+
+    What is committed beyond that is told beside it: a peer that no append reaches knows how far behind it is.
+    """
+    committed = raft.log.committed
+    commit_index = min(progress.match, committed)
     progress.commit_sent = max(progress.commit_sent, commit_index)
-    raft.send(peer, Heartbeat(raft.term, commit_index, raft.reads.round))
+    raft.send(peer, Heartbeat(raft.term, commit_index, raft.reads.round, committed))
 
 
 def send_appends(raft: Raft, coalesce_bytes: int) -> set[str]:

@@ -53,6 +53,7 @@ class RaftState:
         "is_tail_replaced",
         "is_transfer",
         "leader",
+        "leader_committed",
         "log",
         "lost_commit_index",
         "lost_peers",
@@ -130,6 +131,9 @@ class RaftState:
         """Entries were dropped in this term for those of its leader."""
         self.matched_index = 0
         """Up to here the log is known to be that of this term's leader."""
+        self.leader_committed: int | None = None
+        """The most that this term's leader has said it has committed; None before it said anything. For showing how far
+        behind this node is, never for committing: the log may not be the leader's that far."""
         self.lost_commit_index: int | None = None
         """In quarantine: what has to be durable again, once the leader of this term has said that it knows."""
         self.acknowledged_leader: str | None = None
@@ -174,6 +178,7 @@ class RaftState:
         self.vote = vote
         self.is_tail_replaced = False
         self.matched_index = 0
+        self.leader_committed = None
         self.lost_commit_index = None
         self.acknowledged_leader = None
         self.acknowledged_round = 0

@@ -100,7 +100,7 @@ def test_a_leader_sends_heartbeats_to_all_followers() -> None:
     turn(raft)
     for _ in range(PLAIN.heartbeat_ticks):
         raft.tick()
-    assert turn(raft) == [("n2", Heartbeat(1, 1, 0)), ("n3", Heartbeat(1, 1, 0))]
+    assert turn(raft) == [("n2", Heartbeat(1, 1, 0, 1)), ("n3", Heartbeat(1, 1, 0, 1))]
 
 
 def test_a_follower_that_hears_nothing_begins_an_election() -> None:

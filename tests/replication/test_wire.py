@@ -56,7 +56,7 @@ def appends(draw: st.DrawFn) -> AppendEntries:
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
     appends(),
     st.builds(AppendReply, NUMBERS, st.booleans(), NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.booleans()),
-    st.builds(Heartbeat, NUMBERS, NUMBERS, NUMBERS),
+    st.builds(Heartbeat, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
     st.builds(HeartbeatReply, NUMBERS, NUMBERS),
     st.builds(RequestVote, NUMBERS, NUMBERS, NUMBERS, st.booleans(), st.booleans()),
     st.builds(VoteReply, NUMBERS, st.booleans(), st.booleans(), NUMBERS, NUMBERS),
@@ -156,6 +156,7 @@ def changed(raw: bytes, change: str) -> bytes:
         ("r.greeting.sender = 'n1'", "a greeting stands only in the first request"),
         ("r.state_digest.index = 2**63", "the index"),
         ("m.heartbeat.commit_index = 2**63; r.payloads = b''", "the commit index"),
+        ("m.heartbeat.leader_commit = 2**63; r.payloads = b''", "the leader's commit index"),
         ("m.heartbeat_reply.read_round = 2**63; r.payloads = b''", "the read round"),
         ("m.append_entries_reply.hint_term = 2**63; r.payloads = b''", "the hint term"),
         ("m.request_vote_reply.commit_term = 2**63; r.payloads = b''", "the term"),
@@ -166,6 +167,11 @@ def test_an_unlawful_request_is_refused_by_what_is_wrong(change: str, says: str)
     raw = changed(encode_request([append(b"first", b"second")]), change)
     with pytest.raises(WireError, match=says):
         decode_request(raw)
+
+
+def test_a_heartbeat_of_a_version_that_does_not_tell_the_leaders_commit_index_is_understood() -> None:
+    raw = changed(encode_request([Heartbeat(3, 9, 5, 11)]), "m.heartbeat.ClearField('leader_commit')")
+    assert decode_request(raw).messages == [Heartbeat(3, 9, 5)]
 
 
 def test_payloads_that_lie_about_their_length_are_refused_before_anything_is_copied() -> None:

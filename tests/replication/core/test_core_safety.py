@@ -202,7 +202,7 @@ def test_what_is_committed_is_told_with_the_next_tick_where_no_append_follows() 
     acknowledge(raft, turn(raft))
     assert turn(raft) == []
     raft.tick()
-    assert turn(raft) == [("n2", Heartbeat(1, 1, 0)), ("n3", Heartbeat(1, 1, 0))]
+    assert turn(raft) == [("n2", Heartbeat(1, 1, 0, 1)), ("n3", Heartbeat(1, 1, 0, 1))]
     raft.tick()
     assert turn(raft) == []
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18redan/raft/v1/raft.proto\x12\rredan.raft.v1\"\xaa\x01\n\x0f\x45xchangeRequest\x12)\n\x08greeting\x18\x01 \x01(\x0b\x32\x17.redan.raft.v1.Greeting\x12(\n\x08messages\x18\x02 \x03(\x0b\x32\x16.redan.raft.v1.Message\x12\x30\n\x0cstate_digest\x18\x03 \x01(\x0b\x32\x1a.redan.raft.v1.StateDigest\x12\x10\n\x08payloads\x18\x04 \x01(\x0c\"=\n\x10\x45xchangeResponse\x12)\n\x08greeting\x18\x01 \x01(\x0b\x32\x17.redan.raft.v1.Greeting\"\xc1\x01\n\x08Greeting\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x10\n\x08receiver\x18\x03 \x01(\t\x12\x15\n\rfeature_level\x18\x04 \x01(\r\x12\x13\n\x0bincarnation\x18\x05 \x01(\x04\x12\x14\n\x0cpeer_address\x18\x06 \x01(\t\x12\x14\n\x0cresp_address\x18\x07 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x08 \x01(\t\x12\x11\n\tin_return\x18\t \x01(\x08\",\n\x0bStateDigest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x06\"\xb7\x03\n\x07Message\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x36\n\x0e\x61ppend_entries\x18\x03 \x01(\x0b\x32\x1c.redan.raft.v1.AppendEntriesH\x00\x12\x41\n\x14\x61ppend_entries_reply\x18\x04 \x01(\x0b\x32!.redan.raft.v1.AppendEntriesReplyH\x00\x12\x32\n\x0crequest_vote\x18\x05 \x01(\x0b\x32\x1a.redan.raft.v1.RequestVoteH\x00\x12=\n\x12request_vote_reply\x18\x06 \x01(\x0b\x32\x1f.redan.raft.v1.RequestVoteReplyH\x00\x12\x30\n\x0btimeout_now\x18\x07 \x01(\x0b\x32\x19.redan.raft.v1.TimeoutNowH\x00\x12-\n\theartbeat\x18\x08 \x01(\x0b\x32\x18.redan.raft.v1.HeartbeatH\x00\x12\x38\n\x0fheartbeat_reply\x18\t \x01(\x0b\x32\x1d.redan.raft.v1.HeartbeatReplyH\x00\x42\x06\n\x04\x62ody\"\xa2\x01\n\rAppendEntries\x12\x16\n\x0eprevious_index\x18\x01 \x01(\x04\x12\x15\n\rprevious_term\x18\x02 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12%\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x14.redan.raft.v1.Entry\x12\x12\n\nread_round\x18\x05 \x01(\x04\x12\x11\n\tlost_seen\x18\x06 \x01(\x08\"f\n\x05\x45ntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.redan.raft.v1.EntryKind\x12\x10\n\x08stamp_ms\x18\x03 \x01(\x04\x12\x15\n\rpayload_bytes\x18\x04 \x01(\x04\"}\n\x12\x41ppendEntriesReply\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x12\n\nhint_index\x18\x03 \x01(\x04\x12\x11\n\thint_term\x18\x04 \x01(\x04\x12\x12\n\nread_round\x18\x05 \x01(\x04\x12\x0c\n\x04lost\x18\x06 \x01(\x08\"5\n\tHeartbeat\x12\x14\n\x0c\x63ommit_index\x18\x01 \x01(\x04\x12\x12\n\nread_round\x18\x02 \x01(\x04\"$\n\x0eHeartbeatReply\x12\x12\n\nread_round\x18\x01 \x01(\x04\"c\n\x0bRequestVote\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\x12\x10\n\x08pre_vote\x18\x03 \x01(\x08\x12\x1b\n\x13leadership_transfer\x18\x04 \x01(\x08\"`\n\x10RequestVoteReply\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x10\n\x08pre_vote\x18\x02 \x01(\x08\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12\x13\n\x0b\x63ommit_term\x18\x04 \x01(\x04\"\x0c\n\nTimeoutNow\"\x81\x01\n\x17TransferSnapshotRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.redan.raft.v1.SnapshotHeaderH\x00\x12-\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1c.redan.raft.v1.SnapshotChunkH\x00\x42\x06\n\x04part\"\xbf\x01\n\x0eSnapshotHeader\x12)\n\x08greeting\x18\x01 \x01(\x0b\x32\x17.redan.raft.v1.Greeting\x12\r\n\x05group\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x12\n\nlast_index\x18\x04 \x01(\x04\x12\x11\n\tlast_term\x18\x05 \x01(\x04\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x13\n\x0btransfer_id\x18\x07 \x01(\x06\x12\x15\n\rconfiguration\x18\x08 \x01(\x0c\"@\n\rSnapshotChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\"N\n\x18TransferSnapshotResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x11\n\tinstalled\x18\x02 \x01(\x08\x12\x0f\n\x07refusal\x18\x03 \x01(\t\"t\n\x0e\x46orwardRequest\x12)\n\x08greeting\x18\x01 \x01(\x0b\x32\x17.redan.raft.v1.Greeting\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12)\n\x05\x63\x61lls\x18\x03 \x03(\x0b\x32\x1a.redan.raft.v1.ForwardCall\"_\n\x0b\x46orwardCall\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x12\n\nsession_id\x18\x02 \x01(\x04\x12\n\n\x02\x64\x62\x18\x03 \x01(\r\x12\x10\n\x08\x63ommands\x18\x04 \x01(\x0c\x12\r\n\x05\x66lags\x18\x05 \x01(\r\"\x89\x01\n\x0f\x46orwardResponse\x12)\n\x08greeting\x18\x01 \x01(\x0b\x32\x17.redan.raft.v1.Greeting\x12,\n\x07replies\x18\x02 \x03(\x0b\x32\x1b.redan.raft.v1.ForwardReply\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x0f\n\x07refused\x18\x04 \x01(\x08\"E\n\x0c\x46orwardReply\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x0f\n\x07replies\x18\x02 \x01(\x0c\x12\x13\n\x0bnot_applied\x18\x03 \x01(\x08\"J\n\x10IntroduceRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0cpeer_address\x18\x03 \x01(\t\"\xe0\x02\n\x11IntroduceResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08is_fresh\x18\x03 \x01(\x08\x12\x18\n\x10\x66resh_cluster_id\x18\x04 \x01(\t\x12\x0c\n\x04term\x18\x05 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x06 \x01(\x04\x12\x0e\n\x06leader\x18\x07 \x01(\t\x12\x15\n\rconfiguration\x18\x08 \x01(\x0c\x12\x14\n\x0cresp_address\x18\t \x01(\t\x12\x14\n\x0cgrpc_address\x18\n \x01(\t\x12\x13\n\x0bincarnation\x18\x0b \x01(\x04\x12@\n\x08\x66ounders\x18\x0c \x03(\x0b\x32..redan.raft.v1.IntroduceResponse.FoundersEntry\x1a/\n\rFoundersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x0bJoinRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0cpeer_address\x18\x03 \x01(\t\"s\n\x0cJoinResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0e\n\x06leader\x18\x03 \x01(\t\x12\x16\n\x0eleader_address\x18\x04 \x01(\t\x12\x15\n\rconfiguration\x18\x05 \x01(\x0c\"/\n\x10\x43hallengeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\"\"\n\x11\x43hallengeResponse\x12\r\n\x05nonce\x18\x01 \x01(\x0c*t\n\tEntryKind\x12\x1a\n\x16\x45NTRY_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45NTRY_KIND_NO_OP\x10\x01\x12\x17\n\x13\x45NTRY_KIND_COMMANDS\x10\x02\x12\x1c\n\x18\x45NTRY_KIND_CONFIGURATION\x10\x03\x32\xf6\x03\n\x0bRaftService\x12O\n\x08\x45xchange\x12\x1e.redan.raft.v1.ExchangeRequest\x1a\x1f.redan.raft.v1.ExchangeResponse(\x01\x30\x01\x12g\n\x10TransferSnapshot\x12&.redan.raft.v1.TransferSnapshotRequest\x1a\'.redan.raft.v1.TransferSnapshotResponse(\x01\x30\x01\x12L\n\x07\x46orward\x12\x1d.redan.raft.v1.ForwardRequest\x1a\x1e.redan.raft.v1.ForwardResponse(\x01\x30\x01\x12N\n\tIntroduce\x12\x1f.redan.raft.v1.IntroduceRequest\x1a .redan.raft.v1.IntroduceResponse\x12?\n\x04Join\x12\x1a.redan.raft.v1.JoinRequest\x1a\x1b.redan.raft.v1.JoinResponse\x12N\n\tChallenge\x12\x1f.redan.raft.v1.ChallengeRequest\x1a .redan.raft.v1.ChallengeResponseB\xa0\x01\n\x10io.redan.raft.v1B\tRaftProtoP\x01Z4github.com/redan-kv/redan/proto/redan/raft/v1;raftv1\xaa\x02\rRedan.Raft.V1\xca\x02\rRedan\\Raft\\V1\xe2\x02\x16Redan\\Raft\\V1\\Metadata\xea\x02\x0fRedan::Raft::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18redan/raft/v1/raft.proto\x12\rredan.raft.v1\"\xaa\x01\n\x0f\x45xchangeRequest\x12)\n\x08greeting\x18\x01 \x01(\x0b\x32\x17.redan.raft.v1.Greeting\x12(\n\x08messages\x18\x02 \x03(\x0b\x32\x16.redan.raft.v1.Message\x12\x30\n\x0cstate_digest\x18\x03 \x01(\x0b\x32\x1a.redan.raft.v1.StateDigest\x12\x10\n\x08payloads\x18\x04 \x01(\x0c\"=\n\x10\x45xchangeResponse\x12)\n\x08greeting\x18\x01 \x01(\x0b\x32\x17.redan.raft.v1.Greeting\"\xc1\x01\n\x08Greeting\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x10\n\x08receiver\x18\x03 \x01(\t\x12\x15\n\rfeature_level\x18\x04 \x01(\r\x12\x13\n\x0bincarnation\x18\x05 \x01(\x04\x12\x14\n\x0cpeer_address\x18\x06 \x01(\t\x12\x14\n\x0cresp_address\x18\x07 \x01(\t\x12\x14\n\x0cgrpc_address\x18\x08 \x01(\t\x12\x11\n\tin_return\x18\t \x01(\x08\",\n\x0bStateDigest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x06\"\xb7\x03\n\x07Message\x12\r\n\x05group\x18\x01 \x01(\r\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x36\n\x0e\x61ppend_entries\x18\x03 \x01(\x0b\x32\x1c.redan.raft.v1.AppendEntriesH\x00\x12\x41\n\x14\x61ppend_entries_reply\x18\x04 \x01(\x0b\x32!.redan.raft.v1.AppendEntriesReplyH\x00\x12\x32\n\x0crequest_vote\x18\x05 \x01(\x0b\x32\x1a.redan.raft.v1.RequestVoteH\x00\x12=\n\x12request_vote_reply\x18\x06 \x01(\x0b\x32\x1f.redan.raft.v1.RequestVoteReplyH\x00\x12\x30\n\x0btimeout_now\x18\x07 \x01(\x0b\x32\x19.redan.raft.v1.TimeoutNowH\x00\x12-\n\theartbeat\x18\x08 \x01(\x0b\x32\x18.redan.raft.v1.HeartbeatH\x00\x12\x38\n\x0fheartbeat_reply\x18\t \x01(\x0b\x32\x1d.redan.raft.v1.HeartbeatReplyH\x00\x42\x06\n\x04\x62ody\"\xa2\x01\n\rAppendEntries\x12\x16\n\x0eprevious_index\x18\x01 \x01(\x04\x12\x15\n\rprevious_term\x18\x02 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12%\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x14.redan.raft.v1.Entry\x12\x12\n\nread_round\x18\x05 \x01(\x04\x12\x11\n\tlost_seen\x18\x06 \x01(\x08\"f\n\x05\x45ntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.redan.raft.v1.EntryKind\x12\x10\n\x08stamp_ms\x18\x03 \x01(\x04\x12\x15\n\rpayload_bytes\x18\x04 \x01(\x04\"}\n\x12\x41ppendEntriesReply\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x12\n\nhint_index\x18\x03 \x01(\x04\x12\x11\n\thint_term\x18\x04 \x01(\x04\x12\x12\n\nread_round\x18\x05 \x01(\x04\x12\x0c\n\x04lost\x18\x06 \x01(\x08\"L\n\tHeartbeat\x12\x14\n\x0c\x63ommit_index\x18\x01 \x01(\x04\x12\x12\n\nread_round\x18\x02 \x01(\x04\x12\x15\n\rleader_commit\x18\x03 \x01(\x04\"$\n\x0eHeartbeatReply\x12\x12\n\nread_round\x18\x01 \x01(\x04\"c\n\x0bRequestVote\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\x12\x10\n\x08pre_vote\x18\x03 \x01(\x08\x12\x1b\n\x13leadership_transfer\x18\x04 \x01(\x08\"`\n\x10RequestVoteReply\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x10\n\x08pre_vote\x18\x02 \x01(\x08\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12\x13\n\x0b\x63ommit_term\x18\x04 \x01(\x04\"\x0c\n\nTimeoutNow\"\x81\x01\n\x17TransferSnapshotRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.redan.raft.v1.SnapshotHeaderH\x00\x12-\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1c.redan.raft.v1.SnapshotChunkH\x00\x42\x06\n\x04part\"\xbf\x01\n\x0eSnapshotHeader\x12)\n\x08greeting\x18\x01 \x01(\x0b\x32\x17.redan.raft.v1.Greeting\x12\r\n\x05group\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x12\n\nlast_index\x18\x04 \x01(\x04\x12\x11\n\tlast_term\x18\x05 \x01(\x04\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x13\n\x0btransfer_id\x18\x07 \x01(\x06\x12\x15\n\rconfiguration\x18\x08 \x01(\x0c\"@\n\rSnapshotChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\"N\n\x18TransferSnapshotResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x11\n\tinstalled\x18\x02 \x01(\x08\x12\x0f\n\x07refusal\x18\x03 \x01(\t\"t\n\x0e\x46orwardRequest\x12)\n\x08greeting\x18\x01 \x01(\x0b\x32\x17.redan.raft.v1.Greeting\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12)\n\x05\x63\x61lls\x18\x03 \x03(\x0b\x32\x1a.redan.raft.v1.ForwardCall\"_\n\x0b\x46orwardCall\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x12\n\nsession_id\x18\x02 \x01(\x04\x12\n\n\x02\x64\x62\x18\x03 \x01(\r\x12\x10\n\x08\x63ommands\x18\x04 \x01(\x0c\x12\r\n\x05\x66lags\x18\x05 \x01(\r\"\x89\x01\n\x0f\x46orwardResponse\x12)\n\x08greeting\x18\x01 \x01(\x0b\x32\x17.redan.raft.v1.Greeting\x12,\n\x07replies\x18\x02 \x03(\x0b\x32\x1b.redan.raft.v1.ForwardReply\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x0f\n\x07refused\x18\x04 \x01(\x08\"E\n\x0c\x46orwardReply\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x04\x12\x0f\n\x07replies\x18\x02 \x01(\x0c\x12\x13\n\x0bnot_applied\x18\x03 \x01(\x08\"J\n\x10IntroduceRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0cpeer_address\x18\x03 \x01(\t\"\xe0\x02\n\x11IntroduceResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08is_fresh\x18\x03 \x01(\x08\x12\x18\n\x10\x66resh_cluster_id\x18\x04 \x01(\t\x12\x0c\n\x04term\x18\x05 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x06 \x01(\x04\x12\x0e\n\x06leader\x18\x07 \x01(\t\x12\x15\n\rconfiguration\x18\x08 \x01(\x0c\x12\x14\n\x0cresp_address\x18\t \x01(\t\x12\x14\n\x0cgrpc_address\x18\n \x01(\t\x12\x13\n\x0bincarnation\x18\x0b \x01(\x04\x12@\n\x08\x66ounders\x18\x0c \x03(\x0b\x32..redan.raft.v1.IntroduceResponse.FoundersEntry\x1a/\n\rFoundersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x0bJoinRequest\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0cpeer_address\x18\x03 \x01(\t\"s\n\x0cJoinResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0e\n\x06leader\x18\x03 \x01(\t\x12\x16\n\x0eleader_address\x18\x04 \x01(\t\x12\x15\n\rconfiguration\x18\x05 \x01(\x0c\"/\n\x10\x43hallengeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\"\"\n\x11\x43hallengeResponse\x12\r\n\x05nonce\x18\x01 \x01(\x0c*t\n\tEntryKind\x12\x1a\n\x16\x45NTRY_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45NTRY_KIND_NO_OP\x10\x01\x12\x17\n\x13\x45NTRY_KIND_COMMANDS\x10\x02\x12\x1c\n\x18\x45NTRY_KIND_CONFIGURATION\x10\x03\x32\xf6\x03\n\x0bRaftService\x12O\n\x08\x45xchange\x12\x1e.redan.raft.v1.ExchangeRequest\x1a\x1f.redan.raft.v1.ExchangeResponse(\x01\x30\x01\x12g\n\x10TransferSnapshot\x12&.redan.raft.v1.TransferSnapshotRequest\x1a\'.redan.raft.v1.TransferSnapshotResponse(\x01\x30\x01\x12L\n\x07\x46orward\x12\x1d.redan.raft.v1.ForwardRequest\x1a\x1e.redan.raft.v1.ForwardResponse(\x01\x30\x01\x12N\n\tIntroduce\x12\x1f.redan.raft.v1.IntroduceRequest\x1a .redan.raft.v1.IntroduceResponse\x12?\n\x04Join\x12\x1a.redan.raft.v1.JoinRequest\x1a\x1b.redan.raft.v1.JoinResponse\x12N\n\tChallenge\x12\x1f.redan.raft.v1.ChallengeRequest\x1a .redan.raft.v1.ChallengeResponseB\xa0\x01\n\x10io.redan.raft.v1B\tRaftProtoP\x01Z4github.com/redan-kv/redan/proto/redan/raft/v1;raftv1\xaa\x02\rRedan.Raft.V1\xca\x02\rRedan\\Raft\\V1\xe2\x02\x16Redan\\Raft\\V1\\Metadata\xea\x02\x0fRedan::Raft::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\020io.redan.raft.v1B\tRaftProtoP\001Z4github.com/redan-kv/redan/proto/redan/raft/v1;raftv1\252\002\rRedan.Raft.V1\312\002\rRedan\\Raft\\V1\342\002\026Redan\\Raft\\V1\\Metadata\352\002\017Redan::Raft::V1'
   _globals['_INTRODUCERESPONSE_FOUNDERSENTRY']._loaded_options = None
   _globals['_INTRODUCERESPONSE_FOUNDERSENTRY']._serialized_options = b'8\001'
-  _globals['_ENTRYKIND']._serialized_start=3267
-  _globals['_ENTRYKIND']._serialized_end=3383
+  _globals['_ENTRYKIND']._serialized_start=3290
+  _globals['_ENTRYKIND']._serialized_end=3406
   _globals['_EXCHANGEREQUEST']._serialized_start=44
   _globals['_EXCHANGEREQUEST']._serialized_end=214
   _globals['_EXCHANGERESPONSE']._serialized_start=216
@@ -53,45 +53,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPENDENTRIESREPLY']._serialized_start=1232
   _globals['_APPENDENTRIESREPLY']._serialized_end=1357
   _globals['_HEARTBEAT']._serialized_start=1359
-  _globals['_HEARTBEAT']._serialized_end=1412
-  _globals['_HEARTBEATREPLY']._serialized_start=1414
-  _globals['_HEARTBEATREPLY']._serialized_end=1450
-  _globals['_REQUESTVOTE']._serialized_start=1452
-  _globals['_REQUESTVOTE']._serialized_end=1551
-  _globals['_REQUESTVOTEREPLY']._serialized_start=1553
-  _globals['_REQUESTVOTEREPLY']._serialized_end=1649
-  _globals['_TIMEOUTNOW']._serialized_start=1651
-  _globals['_TIMEOUTNOW']._serialized_end=1663
-  _globals['_TRANSFERSNAPSHOTREQUEST']._serialized_start=1666
-  _globals['_TRANSFERSNAPSHOTREQUEST']._serialized_end=1795
-  _globals['_SNAPSHOTHEADER']._serialized_start=1798
-  _globals['_SNAPSHOTHEADER']._serialized_end=1989
-  _globals['_SNAPSHOTCHUNK']._serialized_start=1991
-  _globals['_SNAPSHOTCHUNK']._serialized_end=2055
-  _globals['_TRANSFERSNAPSHOTRESPONSE']._serialized_start=2057
-  _globals['_TRANSFERSNAPSHOTRESPONSE']._serialized_end=2135
-  _globals['_FORWARDREQUEST']._serialized_start=2137
-  _globals['_FORWARDREQUEST']._serialized_end=2253
-  _globals['_FORWARDCALL']._serialized_start=2255
-  _globals['_FORWARDCALL']._serialized_end=2350
-  _globals['_FORWARDRESPONSE']._serialized_start=2353
-  _globals['_FORWARDRESPONSE']._serialized_end=2490
-  _globals['_FORWARDREPLY']._serialized_start=2492
-  _globals['_FORWARDREPLY']._serialized_end=2561
-  _globals['_INTRODUCEREQUEST']._serialized_start=2563
-  _globals['_INTRODUCEREQUEST']._serialized_end=2637
-  _globals['_INTRODUCERESPONSE']._serialized_start=2640
-  _globals['_INTRODUCERESPONSE']._serialized_end=2992
-  _globals['_INTRODUCERESPONSE_FOUNDERSENTRY']._serialized_start=2945
-  _globals['_INTRODUCERESPONSE_FOUNDERSENTRY']._serialized_end=2992
-  _globals['_JOINREQUEST']._serialized_start=2994
-  _globals['_JOINREQUEST']._serialized_end=3063
-  _globals['_JOINRESPONSE']._serialized_start=3065
-  _globals['_JOINRESPONSE']._serialized_end=3180
-  _globals['_CHALLENGEREQUEST']._serialized_start=3182
-  _globals['_CHALLENGEREQUEST']._serialized_end=3229
-  _globals['_CHALLENGERESPONSE']._serialized_start=3231
-  _globals['_CHALLENGERESPONSE']._serialized_end=3265
-  _globals['_RAFTSERVICE']._serialized_start=3386
-  _globals['_RAFTSERVICE']._serialized_end=3888
+  _globals['_HEARTBEAT']._serialized_end=1435
+  _globals['_HEARTBEATREPLY']._serialized_start=1437
+  _globals['_HEARTBEATREPLY']._serialized_end=1473
+  _globals['_REQUESTVOTE']._serialized_start=1475
+  _globals['_REQUESTVOTE']._serialized_end=1574
+  _globals['_REQUESTVOTEREPLY']._serialized_start=1576
+  _globals['_REQUESTVOTEREPLY']._serialized_end=1672
+  _globals['_TIMEOUTNOW']._serialized_start=1674
+  _globals['_TIMEOUTNOW']._serialized_end=1686
+  _globals['_TRANSFERSNAPSHOTREQUEST']._serialized_start=1689
+  _globals['_TRANSFERSNAPSHOTREQUEST']._serialized_end=1818
+  _globals['_SNAPSHOTHEADER']._serialized_start=1821
+  _globals['_SNAPSHOTHEADER']._serialized_end=2012
+  _globals['_SNAPSHOTCHUNK']._serialized_start=2014
+  _globals['_SNAPSHOTCHUNK']._serialized_end=2078
+  _globals['_TRANSFERSNAPSHOTRESPONSE']._serialized_start=2080
+  _globals['_TRANSFERSNAPSHOTRESPONSE']._serialized_end=2158
+  _globals['_FORWARDREQUEST']._serialized_start=2160
+  _globals['_FORWARDREQUEST']._serialized_end=2276
+  _globals['_FORWARDCALL']._serialized_start=2278
+  _globals['_FORWARDCALL']._serialized_end=2373
+  _globals['_FORWARDRESPONSE']._serialized_start=2376
+  _globals['_FORWARDRESPONSE']._serialized_end=2513
+  _globals['_FORWARDREPLY']._serialized_start=2515
+  _globals['_FORWARDREPLY']._serialized_end=2584
+  _globals['_INTRODUCEREQUEST']._serialized_start=2586
+  _globals['_INTRODUCEREQUEST']._serialized_end=2660
+  _globals['_INTRODUCERESPONSE']._serialized_start=2663
+  _globals['_INTRODUCERESPONSE']._serialized_end=3015
+  _globals['_INTRODUCERESPONSE_FOUNDERSENTRY']._serialized_start=2968
+  _globals['_INTRODUCERESPONSE_FOUNDERSENTRY']._serialized_end=3015
+  _globals['_JOINREQUEST']._serialized_start=3017
+  _globals['_JOINREQUEST']._serialized_end=3086
+  _globals['_JOINRESPONSE']._serialized_start=3088
+  _globals['_JOINRESPONSE']._serialized_end=3203
+  _globals['_CHALLENGEREQUEST']._serialized_start=3205
+  _globals['_CHALLENGEREQUEST']._serialized_end=3252
+  _globals['_CHALLENGERESPONSE']._serialized_start=3254
+  _globals['_CHALLENGERESPONSE']._serialized_end=3288
+  _globals['_RAFTSERVICE']._serialized_start=3409
+  _globals['_RAFTSERVICE']._serialized_end=3911
 # @@protoc_insertion_point(module_scope)

@@ -134,12 +134,14 @@ class AppendEntriesReply(_message.Message):
     def __init__(self, success: _Optional[bool] = ..., index: _Optional[int] = ..., hint_index: _Optional[int] = ..., hint_term: _Optional[int] = ..., read_round: _Optional[int] = ..., lost: _Optional[bool] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("commit_index", "read_round")
+    __slots__ = ("commit_index", "read_round", "leader_commit")
     COMMIT_INDEX_FIELD_NUMBER: _ClassVar[int]
     READ_ROUND_FIELD_NUMBER: _ClassVar[int]
+    LEADER_COMMIT_FIELD_NUMBER: _ClassVar[int]
     commit_index: int
     read_round: int
-    def __init__(self, commit_index: _Optional[int] = ..., read_round: _Optional[int] = ...) -> None: ...
+    leader_commit: int
+    def __init__(self, commit_index: _Optional[int] = ..., read_round: _Optional[int] = ..., leader_commit: _Optional[int] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
     __slots__ = ("read_round",)
