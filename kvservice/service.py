@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
-from operator import itemgetter
 from secrets import token_hex
 from time import monotonic, perf_counter_ns, time
 from typing import Final, cast
@@ -27,7 +26,7 @@ from kvservice.cluster.divergence import Divergence
 from kvservice.commands.containers import leaf
 from kvservice.commands.ports import GroupPort, SnapshotsPort, WalStatsPort
 from kvservice.commands.reply import ErrorReply, Pending, Reply
-from kvservice.commands.table import Args, Command, CommandTable
+from kvservice.commands.table import Args, Command, CommandTable, are_alike
 from kvservice.config import Config
 from kvservice.dataset_walks import DatasetWalks
 from kvservice.errors import Loading, OutOfMemory, Overloaded, RedanError, RequestError, ShuttingDown
@@ -45,7 +44,6 @@ from replication.node import Node
 
 ASKED_OF_LEADER: Final = frozenset({"wait", "waitaof"})
 """Commands of the server plane that another node may ask: only the leader knows what each member has."""
-NAME_OF: Final = itemgetter(0)
 QUEUED_BYTES_MAX: Final = 256 * 1024 * 1024
 """Writes are refused while more than this waits for the disk: two seconds of a disk that writes 128 MB/s."""
 
@@ -221,7 +219,7 @@ class Service:
             or self.refusal is not None
             or self.holds.is_paused
             or not session.authenticated
-            or (len(commands) > 1 and not _are_alike(commands))
+            or (len(commands) > 1 and not are_alike(commands))
             or ((raw is None or len(raw) > self._key_bytes_max) and self._has_long(commands))
         ):
             self._submit_mixed(session, commands, arrived_ns)
@@ -406,8 +404,3 @@ class Service:
 def _runs_anywhere(call: Call) -> bool:
     """Tell whether a call of refusals and the like of PING is right on whatever node."""
     return not any(row.needs_leader for row in call.rows)
-
-
-def _are_alike(commands: list[Args]) -> bool:
-    """Tell whether all commands have the same name and number of arguments; C speed."""
-    return len(set(map(NAME_OF, commands))) == 1 and len(set(map(len, commands))) == 1

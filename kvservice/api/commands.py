@@ -7,7 +7,6 @@ Leaves to the caller: existence, arity and key sizes, which the service checks f
 
 from __future__ import annotations
 
-from operator import itemgetter
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -18,7 +17,7 @@ from kvservice.api.status import InvalidField
 from kvservice.commands.debug_reads import INSPECT, POSITION, VALUE_DIGESTS
 from kvservice.commands.once import GROWING, ONCE
 from kvservice.commands.reply import ErrorReply, Reply
-from kvservice.commands.table import Args
+from kvservice.commands.table import NAME_OF, Args
 from kvservice.config import Config
 from kvservice.errors import RequestError
 
@@ -40,8 +39,6 @@ MS_MAX: Final = 1 << 53
 DURATION_SECONDS_MAX: Final = 315_576_000_000
 """10,000 years: the bound that google.protobuf.Duration sets."""
 NANOS_MAX: Final = 999_999_999
-
-NAME_OF: Final = itemgetter(0)
 
 
 def refusal(args: Args, config: Config) -> RequestError | None:

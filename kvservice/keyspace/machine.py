@@ -15,7 +15,7 @@ import hiredis
 
 from kvservice.commands.context import Chance, Context
 from kvservice.commands.reply import ErrorReply, Reply
-from kvservice.commands.table import Args, Command, CommandTable
+from kvservice.commands.table import Args, Command, CommandTable, are_alike
 from kvservice.errors import RedanError
 from kvservice.keyspace.database import Clock, Database, StampNeeded, TooFewDatabases
 from kvservice.keyspace.digest import ChainState, StateDigests
@@ -259,13 +259,20 @@ class Machine:
         """Apply the commands of an entry that this node did not propose in this run."""
         reader = hiredis.Reader()
         reader.feed(payload)
+        commands: list[Args] = list(iter(reader.gets, False))
+        row = self._row_of(commands[0]) if are_alike(commands) else None
+        if row is not None and row.name != "select":
+            self.execute_alike(0, row, commands)
+        else:
+            self._replay_mixed(commands)
+        self.failures.clear()
+
+    def _replay_mixed(self, stored: list[Args]) -> None:
         db = 0
-        find = self.table.find_any
         rows: list[Command] = []
         commands: list[Args] = []
-        while (args := reader.gets()) is not False:
-            row = find(args[0])
-            assert row is not None, f"the log holds the unknown command {args[0]!r}"
+        for args in stored:
+            row = self._row_of(args)
             if row.name == "select":
                 self.execute(db, rows, commands)
                 rows, commands = [], []
@@ -276,7 +283,11 @@ class Machine:
             rows.append(row)
             commands.append(args)
         self.execute(db, rows, commands)
-        self.failures.clear()
+
+    def _row_of(self, args: Args) -> Command:
+        row = self.table.find_any(args[0])
+        assert row is not None, f"the log holds the unknown command {args[0]!r}"
+        return row
 
     def _failed(self, row: Command, error: RedanError) -> ErrorReply:
         self.failures.append((row, error))
