@@ -120,10 +120,12 @@ class Pipeline:
         size_bytes = len(raw)
         self._gate.take(size_bytes)
         self._bytes += size_bytes
-        commands: list[Args] = [command.args[:] for command in request.commands]
+        # Kept in a list: each pass over ``request.commands`` itself makes its messages anew.
+        messages = list(request.commands)
+        commands: list[Args] = [message.args[:] for message in messages]
         refused = refusals(commands, size_bytes, config)
         wrong = {position for position, _error in refused}
-        request_ids = [command.request_id for command in request.commands]
+        request_ids = [message.request_id for message in messages]
         if any(request_ids):
             for at, request_id in enumerate(request_ids):
                 if at not in wrong:
