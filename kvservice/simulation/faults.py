@@ -14,11 +14,11 @@ Reference: TigerBeetle's VOPR and its ClusterFaultAtlas; swarm testing (Groce et
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from kvservice.simulation.disk import EIO
+from kvservice.simulation.disk import EIO, SECTOR_BYTES
 from kvservice.simulation.host import Host
 from kvservice.simulation.network import Weather
 from persistence.errors import StorageError
@@ -213,43 +213,104 @@ def transfer(world: World) -> bool:
 
 def rot(world: World) -> bool:
     """Change bytes of the log or of a snapshot, after the process has ended."""
-    host = world.may_lose_bytes()
+    host = _spoilt(world)
     if host is None:
         return False
-    if host.is_running:
-        host.kill()
-    limits = _rotten_places(host)
+    limits = _rotten_places(host, _frames(host))
     if not limits:
         return False
     path, end = world.random.choice(limits)
     start = world.random.randrange(end)
     count = world.random.choice((1, 8, 512))
     content = bytes(world.random.randrange(256) for _ in range(min(count, end - start)))
+    return _put(world, host, "rots", path, start, content)
+
+
+def lose_write(world: World) -> bool:
+    """Have the disk not have written what it said it had: the sectors of a frame are as they were before."""
+    host = _spoilt(world)
+    written = _written(world, host, _frames(host)) if host is not None else None
+    if host is None or written is None:
+        return False
+    path, start, content = written
+    return _put(world, host, "loses a write", path, start, bytes(len(content)))
+
+
+def misdirect_write(world: World) -> bool:
+    """Have the disk have written the sectors of a frame to another place, of this or of another file."""
+    host = _spoilt(world)
+    frames = _frames(host) if host is not None else []
+    written = _written(world, host, frames) if host is not None else None
+    if host is None or written is None:
+        return False
+    path, start, content = written
+    # The whole of the first sector was written, with the ends of frames before.
+    first = start - start % SECTOR_BYTES
+    sectors = host.disk.content(path)[first : start + len(content)]
+    places = [
+        (other, offset)
+        for other, end in _rotten_places(host, frames)
+        for offset in range(0, end - len(sectors) + 1, SECTOR_BYTES)
+        if other != path or abs(offset - first) >= len(sectors)
+    ]
+    if not places:
+        return False
+    other, offset = world.random.choice(places)
+    _put(world, host, "loses a write", path, start, bytes(len(content)))
+    return _put(world, host, "has it written instead", other, offset, sectors)
+
+
+def _spoilt(world: World) -> Host | None:
+    """Return a voter whose disk may lose bytes, with its process ended."""
+    host = world.may_lose_bytes()
+    if host is not None and host.is_running:
+        host.kill()
+    return host
+
+
+def _put(world: World, host: Host, what: str, path: Path, start: int, content: bytes) -> bool:
+    """Have other bytes on the platter; False if they are the same."""
     if content == host.disk.content(path)[start : start + len(content)]:
         return False
     host.disk.rot(path, start, content)
     host.is_damaged = host.has_rotted = True
-    world.trace("%s rots: %s, %d bytes at %d", host.name, path.name, len(content), start)
+    world.trace("%s %s: %s, %d bytes at %d", host.name, what, path.name, len(content), start)
     return True
 
 
-def _rotten_places(host: Host) -> list[tuple[Path, int]]:
-    """Return files with how much of each may rot.
+def _frames(host: Host) -> list[tuple[Path, int]]:
+    """Return where the frames of the log begin; nothing if it cannot be read."""
+    try:
+        return list(dict.fromkeys((path, offset) for path, offset, _ in read_log(host.directory / "wal", host.disk)))
+    except StorageError:
+        return []
+
+
+def _written(world: World, host: Host, frames: list[tuple[Path, int]]) -> tuple[Path, int, bytes] | None:
+    """Return what one write of the log put down that no later write has put down again: file, offset, bytes.
+
+    Not the last: what no later frame tells of cannot be told from what was never written.
+    """
+    spans = [
+        (path, offset, following - following % SECTOR_BYTES)
+        for (path, offset), (next_path, following) in pairwise(frames)
+        if path == next_path and following - following % SECTOR_BYTES > offset
+    ]
+    if not spans:
+        return None
+    path, start, end = world.random.choice(spans)
+    return path, start, host.disk.content(path)[start:end]
+
+
+def _rotten_places(host: Host, frames: list[tuple[Path, int]]) -> list[tuple[Path, int]]:
+    """Return files with how much of each may rot; nothing if the log has no frame.
 
     Damage to the very last frame cannot be told from a tear as long as no later frame says that it was durable.
     """
     places = {path: len(host.disk.content(path)) for path in host.disk.paths() if path.suffix == ".snap"}
-    frames: list[tuple[Path, int]] = []
-    try:
-        for path, offset, _ in read_log(host.directory / "wal", host.disk):
-            frames.append((path, offset))
-    except StorageError:
-        return []
-    last = frames[-1] if frames else None
-    for path, offset in frames:
-        if last is not None and (path, offset) != last:
-            places[path] = max(places.get(path, 0), offset)
-    return [(path, end) for path, end in sorted(places.items()) if end > 0]
+    for path, offset in frames[:-1]:
+        places[path] = max(places.get(path, 0), offset)
+    return [(path, end) for path, end in sorted(places.items()) if end > 0] if frames else []
 
 
 def wipe(world: World) -> bool:
@@ -308,6 +369,8 @@ FAULTS: Final[dict[str, Fault]] = {
     "snapshot": take_snapshots,
     "transfer": transfer,
     "rot": rot,
+    "lost write": lose_write,
+    "misdirected write": misdirect_write,
     "wipe": wipe,
     "members": change_members,
 }
