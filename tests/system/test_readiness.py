@@ -1,15 +1,21 @@
-"""A real node that comes back far behind: clients are sent to it only once it is near its leader."""
+"""A real node that comes back far behind: clients are sent to it only once it is near, and those it has are served."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
+import redis
 
 from kvservice.cluster.readiness import LAG_ENTRIES_MAX
 from tests.harness.cluster_processes import ClusterProcesses, missing, store
 from tests.harness.process import readyz
+
+PARTS: Final = 200
+KEYS: Final = 1_000
+VALUE: Final = b"v" * 400
+ASKED: Final = 20
 
 
 @pytest.mark.timeout(300)
@@ -47,3 +53,37 @@ def test_a_node_that_was_away_for_long_is_ready_when_it_is_near_its_leader_and_n
         cluster.until_all_applied()
         assert readyz(away)[0] == 200
         assert missing(away, keys) == []
+
+
+@pytest.mark.timeout(300)
+def test_a_node_that_loads_a_snapshot_answers_all_the_while(tmp_path: Path) -> None:
+    with ClusterProcesses(tmp_path, 3, "--fsync", "os") as cluster:
+        leader, behind = cluster.leader(), cluster.followers()[0]
+        behind.kill()
+        client = leader.client()
+        # More log than is kept for a node that is down, and keys that take a while to load.
+        for part in range(PARTS):
+            client.mset({f"k{part}:{number}": VALUE for number in range(KEYS)})
+        for _ in range(2):
+            client.incr("count")
+            cluster.ctl("snapshot", at=leader)
+
+        behind.launch()
+        answered: list[object] = []
+
+        def has_all() -> bool:
+            behind.read_addresses()
+            if not {"resp", "grpc"} <= behind.addresses.keys():
+                return False
+            for _ in range(ASKED):
+                try:
+                    answered.append(behind.client().get("count"))
+                except redis.RedisError as error:
+                    # Before the first answer it was starting.
+                    if answered:
+                        answered.append(error)
+                    raise
+            return behind.has_said("snapshot_received") and not behind.status().not_ready
+
+        cluster.until(has_all, "the node to have the snapshot")
+        assert set(answered) == {b"2"}
