@@ -16,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from random import sample
 from time import monotonic, perf_counter, sleep
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -35,11 +37,18 @@ CLIENTS_MAX: Final = 10_100
 CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
+PORTS: Final = range(20_000, 32_000)
+"""Below those that the kernel gives to connections, so that a port stays free until its server has started."""
+_ports = iter(sample(PORTS, len(PORTS)))
+
+
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of 127.0.0.1 that is free, and that was not returned before."""
+    for port in _ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError(f"none of the ports {PORTS.start}..{PORTS.stop - 1} is free")
 
 
 def allow_many_connections() -> int:
