@@ -57,6 +57,8 @@ class Applying(NodeStatus):
         self._replay = Replay(raft, storage, reader, self._apply_replayed)
         self._restoring: InstallSnapshot | None = None
         """The snapshot that the machine is loading."""
+        self._is_change_applied = False
+        """Whether a change of members was applied that the log has not been told to be committed."""
         self.is_stopped = False
         self.reads_at_once = False
         """Whether reads may run on the applied state without asking: this node is the only voter, and leads."""
@@ -69,21 +71,20 @@ class Applying(NodeStatus):
 
     # -- applying -----------------------------------------------------------------------------------------------------
 
-    def _apply_committed(self) -> bool:
-        """Apply what is committed, then run reads that waited for it; return whether a change of members was in it.
+    def _apply_committed(self) -> None:
+        """Apply what is committed, then run reads that waited for it.
 
         Hot: everything that is acknowledged goes through here.
         """
         if self._restoring is not None:
-            return False
+            return
         log = self._log
-        has_changed = False
         if log.committed != log.applied:
             replay = self._replay
             if not replay.is_finished and not replay.is_caught_up:
                 if not replay.remaining:
                     replay.read_part(self._part_replayed)
-                return False
+                return
             current, machine, crash_point = self._current, self.machine, self._crash_point
             for entry in self.raft.take_committed():
                 batch: object | None = None
@@ -95,7 +96,6 @@ class Applying(NodeStatus):
                 crash_point("applying")
                 if entry.kind == CONFIGURATION:
                     self._apply_configuration(entry, batch)
-                    has_changed = True
                 else:
                     machine.apply(entry, batch)
                 crash_point("applied")
@@ -104,7 +104,6 @@ class Applying(NodeStatus):
         if self._reads.confirmed:
             for batch in self._reads.take(log.applied):
                 self.machine.read(batch)
-        return has_changed
 
     def _settle(self, entry: Entry) -> object | None:
         own, refused = self._proposals.settle(entry)
@@ -129,6 +128,7 @@ class Applying(NodeStatus):
 
     def _apply_configuration(self, entry: Entry, batch: object | None) -> None:
         configuration = decode(entry.payload)
+        self._is_change_applied = True
         self.machine.apply(entry, None)
         self._tell_configuration(configuration)
         self._changes.applied(batch, is_joint=configuration.is_joint)

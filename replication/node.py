@@ -298,8 +298,10 @@ class Node(Applying):
                         self._refuse_reads(ready.lost_reads)
                     if ready.reads:
                         self._reads.confirm(ready.reads)
-                if self._apply_committed():
+                self._apply_committed()
+                if self._is_change_applied:
                     # Applying a change of members may bring the core more to do.
+                    self._is_change_applied = False
                     self._remember_commit()
                 elif not self._is_advance_due:
                     return

@@ -68,6 +68,17 @@ def test_a_change_of_members_of_an_earlier_run_takes_effect_in_its_place() -> No
     assert bench.node.configuration == two
 
 
+def test_a_change_of_members_of_an_earlier_run_is_known_to_be_committed_after_the_next_start() -> None:
+    bench = Bench(voters=3, stored=5, term=1, committed=3)
+    bench.log.stored[3] = entry(4, kind=EntryKind.CONFIGURATION, payload=encode(Configuration(("n1",))))
+    bench.node.start()
+    bench.node.replay_some(lambda: False)
+    assert bench.log.marks == []
+    bench.hear(AppendEntries(1, 5, 1, 4, [], 0))
+    assert bench.applied_indexes == [1, 2, 3, 4]
+    assert bench.log.marks == [4], "nobody else could tell this node: it is the only member left"
+
+
 def test_a_node_that_is_found_to_be_the_only_voter_campaigns_after_its_replay() -> None:
     bench = Bench(voters=2, stored=3, term=1, committed=2)
     bench.log.stored[1] = entry(2, kind=EntryKind.CONFIGURATION, payload=encode(Configuration(("n1",))))
