@@ -31,7 +31,7 @@ from kvservice.cluster.removal import Removal
 from kvservice.cluster.ticks import Ticks
 from kvservice.commands.registry import TABLE
 from kvservice.config import Config
-from kvservice.errors import RedanError, RequestError
+from kvservice.errors import Loading, RedanError, RequestError
 from kvservice.forwarding.streams import dial, serve_forward
 from kvservice.keyspace.machine import Machine
 from kvservice.logs import Event, Log
@@ -310,12 +310,12 @@ class Group:
         self._spawn(self._load_received(snapshot))
 
     async def _load_received(self, snapshot: InstallSnapshot) -> None:
-        """Put the state of a received snapshot in place of the present one, which stays whole until then.
-
-        What clients ask meanwhile is passed on to the leader, or waits for this if this node has become it.
-        """
+        """Put the state of a received snapshot in place of the present one, while clients are told to wait."""
         service, node = self._service, self.node
         assert node is not None
+        loading = None
+        if service.refusal is None:
+            loading = service.refusal = Loading()
         index, term = snapshot.last_index, snapshot.last_term
         fresh = self._new_machine()
         try:
@@ -326,6 +326,8 @@ class Group:
             return
         service.machine.replace_by(fresh)
         self.snapshots.last_index = max(self.snapshots.last_index, index)
+        if service.refusal is loading:
+            service.refusal = self.refusal
         node.restored()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

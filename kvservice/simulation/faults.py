@@ -256,8 +256,8 @@ def misdirect_write(world: World) -> bool:
     if not places:
         return False
     other, offset = world.random.choice(places)
-    _put(world, host, "loses a write", path, start, bytes(len(content)))
-    return _put(world, host, "has it written instead", other, offset, sectors)
+    is_lost = _put(world, host, "loses a write", path, start, bytes(len(content)))
+    return _put(world, host, "has it written instead", other, offset, sectors) or is_lost
 
 
 def _spoilt(world: World) -> Host | None:
