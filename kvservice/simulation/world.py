@@ -366,11 +366,19 @@ class World:
         written = self.ledger.answered_writes
 
         def has_written() -> bool:
-            # A change of members that was under way may be done meanwhile, and ask for more than this majority.
-            now = self.configuration
-            return self.ledger.answered_writes > written or not is_granted(now.voters, core, now.outgoing)
+            return self.ledger.answered_writes > written or not self._is_enough(core)
 
         self._until(CORE_SECONDS, has_written, "a core of a majority takes no write")
+
+    def _is_enough(self, core: Sequence[str]) -> bool:
+        """Tell whether a core is a majority of every configuration it has to do with.
+
+        A change of members that was under way may be done meanwhile, and ask for more than this majority. So may one
+        whose end only a member knows that the core is cut off from: the core has the joint configuration until then.
+        """
+        processes = [self.hosts[name].process for name in core]
+        known = [process.node.raft.configuration for process in processes if process is not None and process.is_up]
+        return all(is_granted(some.voters, core, some.outgoing) for some in (self.configuration, *known))
 
     def _liveness(self) -> None:
         self.trace("-- everything heals")
