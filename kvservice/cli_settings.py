@@ -7,6 +7,7 @@ Leaves to the caller: all other commands (kvservice.cli). They import typer, whi
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Final, NoReturn
 from kvservice.config import SECTIONS, SETTINGS
 from kvservice.config_load import CONFIG_VARIABLE, ConfigError, Loaded, load_config, unknown_name
 from kvservice.config_rows import Setting
+from kvservice.grpc_poller import prefer_poller
 
 EXIT_CLEAN: Final = 0
 EXIT_FAILURE: Final = 1
@@ -50,6 +52,7 @@ def serve_command(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         loaded, _ = _parse(parser, arguments, environ)
     except ConfigError as error:
         return report(error)
+    prefer_poller(os.environ)
     from kvservice.server import run  # after the settings are known to be lawful: a refusal should be instant
 
     return run(loaded.config)

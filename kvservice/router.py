@@ -6,9 +6,10 @@ Ways of a call, and what they are for:
     reads    a batch waits for one round (``Node.read``); not used where the node reads at once
     away     the forwarder keeps and sends it: this node does not lead, or cannot propose just now
 
-Reads are sent off at the end of their turn of the event loop; writes, and reads beside them, when a turn brings no more
-and the batch before is applied: an entry costs every node as much as some seven commands in it, and a busy node that
-sends each turn's writes off alone stays busy. Both waits are bounded.
+Writes, and reads beside them, are sent off when a turn of the event loop brings no more and the batch before is
+applied: an entry costs every node as much as some seven commands in it, and a busy node that sends each turn's writes
+off alone stays busy. Reads alone are sent off at the end of their turn, once the round before is answered and most of
+its callers have come again (``ReadWindow``).
 
 What a node hands back goes the third way: reads, and writes that are certainly not applied, are tried again by
 themselves; a write whose outcome is unknown is answered so. The forwarder brings calls home when this node leads.
@@ -34,6 +35,7 @@ from kvservice.commands.reply import ErrorReply
 from kvservice.errors import CommitTimeout, LeadershipLost, NoLeader, RedanError, ShuttingDown
 from kvservice.forwarding.forwarder import Forwarder
 from kvservice.gateway.resp import encode_commands
+from kvservice.read_window import ReadWindow
 from kvservice.runner import Runner
 from kvservice.session import NO_LANE, Session
 from kvservice.starting import StartingNode
@@ -79,6 +81,9 @@ class Router:
         """The batch proposed or opened last: what reads of a caller with pending writes ride on."""
         self._reads: Batch | None = None
         """Reads that are not sent off."""
+        self._asked: Batch | None = None
+        """Reads whose round is under way."""
+        self._window = ReadWindow(call_later, self._window_closed)
         self._is_scheduled = False
         """Whether the end of this turn is waited for."""
         self._turns = 0
@@ -92,6 +97,7 @@ class Router:
         forwarder.take_home = self._take_home
         runner.on_refused = self.refused
         runner.on_applied = self.applied
+        runner.on_read = self._round_ended
         runner.on_leader = self.switch
         runner.wait_for_time = self._wait_behind
 
@@ -153,7 +159,10 @@ class Router:
         if reads is None:
             reads = self._reads = Batch()
             self._schedule()
-        reads.calls.append(call)
+        calls = reads.calls
+        calls.append(call)
+        if len(calls) == self._window.enough:
+            self._schedule()
         return True
 
     def move_time(self) -> None:
@@ -186,8 +195,7 @@ class Router:
         self._is_scheduled = False
         self._seen = self._turns = 0
         # Reads first: the messages of the entry confirm them as well.
-        if reads is not None:
-            self._reads = None
+        if reads is not None and ((batch is not None and self._proposed is None) or self._may_ask(reads)):
             self._ask(reads)
         # Not ``batch``: reads that were not taken may have ended the leadership, and with it all that was open.
         if (batch := self._open) is None:
@@ -201,14 +209,36 @@ class Router:
     def flush(self) -> None:
         """Send off what is open without waiting for anything."""
         self._turns = TURNS_MAX
-        self._proposed = None
+        self._proposed = self._asked = None
+        self._window.enough = 0
         self._end_of_turn()
 
+    def _may_ask(self, reads: Batch) -> bool:
+        """Tell whether reads alone are sent off now; a node that has stopped ends no round, but refuses."""
+        return self.node.is_stopped or (self._asked is None and len(reads.calls) >= self._window.enough)
+
     def _ask(self, reads: Batch) -> None:
+        self._reads = None
+        self._asked = reads
+        self._window.close(len(reads.calls))
         try:
             self.node.read(reads)
         except ReplicationError as error:
             self._not_taken(reads, error)
+
+    def _round_ended(self, batch: Batch) -> None:
+        """Learn that reads are answered; the next ones may wait for those who asked them."""
+        if batch is self._asked:
+            self._asked = None
+            others = 0 if self._reads is None else len(self._reads.calls)
+            if not self._window.open(len(batch.calls), others) and others:
+                self._schedule()
+
+    def _window_closed(self) -> int:
+        if self._reads is None:
+            return 0
+        self._schedule()
+        return len(self._reads.calls)
 
     def _propose(self, batch: Batch) -> None:
         self._open = self._timed = None
@@ -251,6 +281,8 @@ class Router:
     def refused(self, batch: Batch, error: ReplicationError) -> None:
         """Learn that a batch the node had taken will not be applied or read, or that its fate is unknown."""
         self.applied(batch)
+        if batch is self._asked:
+            self._asked = None
         if isinstance(error, Stopped):
             self._end(batch.calls)
             return
@@ -314,7 +346,7 @@ class Router:
         for batch in (self._reads, self._open):
             if batch is not None:
                 self._try_again(batch.calls)
-        self._reads = self._open = self._proposed = None
+        self._reads = self._open = self._proposed = self._asked = None
 
     def _retry(self) -> None:
         if self.is_away and self.node.is_leader:

@@ -3,6 +3,8 @@
 // Both sides are driven by the same loop: so many clients, each on a connection of its own, each sending its next
 // request when the last one is answered. An etcd client puts one key a request. A Redan client sets one key a request
 // (unary), or a batch of them on one stream (pipeline). Clients go round the endpoints, so that every node serves.
+// What is answered counts from when every client has had an answer, for -seconds: neither connecting nor the first
+// round counts, and what was on its way at the beginning stands for what still is at the end.
 //
 // With -trace it measures availability instead: every -every milliseconds each endpoint gets one more write, whether or
 // not earlier ones were answered, and each write that is acknowledged is printed as "sent answered endpoint", in ns of
@@ -22,6 +24,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -41,6 +44,9 @@ type settings struct {
 	value     []byte
 	batch     int
 }
+
+// startMax bounds the time until every client has had an answer.
+const startMax = 15 * time.Second
 
 // result is what one run prints; latencies are of requests, in ms, and rate counts writes.
 type result struct {
@@ -104,11 +110,27 @@ func pipelineWriter(ctx context.Context, s *settings, connection *grpc.ClientCon
 	}, nil
 }
 
+// A starter lets a run begin to count once every client has had an answer, or has given up.
+type starter struct {
+	missing atomic.Int64
+	counts  atomic.Bool
+	begin   func()
+}
+
+func (s *starter) ready() {
+	if s.missing.Add(-1) == 0 {
+		s.begin()
+		s.counts.Store(true)
+	}
+}
+
 // run drives one client until the context ends and sends its latencies and counts.
-func run(ctx context.Context, s *settings, number int, out chan<- []float64, counts chan<- result) {
+func run(ctx context.Context, s *settings, number int, crew *starter, out chan<- []float64, counts chan<- result) {
 	found := result{}
 	var latencies []float64
+	ready := sync.OnceFunc(crew.ready)
 	defer func() {
+		ready()
 		out <- latencies
 		counts <- found
 	}()
@@ -152,8 +174,11 @@ func run(ctx context.Context, s *settings, number int, out chan<- []float64, cou
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
-		latencies = append(latencies, float64(time.Since(started).Microseconds())/1000)
-		found.Writes += count
+		ready()
+		if crew.counts.Load() {
+			latencies = append(latencies, float64(time.Since(started).Microseconds())/1000)
+			found.Writes += count
+		}
 	}
 }
 
@@ -165,17 +190,22 @@ func percentile(ordered []float64, share float64) float64 {
 }
 
 func load(s *settings) result {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.seconds*float64(time.Second)))
+	ctx, cancel := context.WithTimeout(context.Background(), startMax+time.Duration(s.seconds*float64(time.Second)))
 	defer cancel()
 	out := make(chan []float64, s.clients)
 	counts := make(chan result, s.clients)
 	started := time.Now()
+	crew := &starter{begin: func() {
+		started = time.Now()
+		time.AfterFunc(time.Duration(s.seconds*float64(time.Second)), cancel)
+	}}
+	crew.missing.Store(int64(s.clients))
 	var group sync.WaitGroup
 	for number := range s.clients {
 		group.Add(1)
 		go func() {
 			defer group.Done()
-			run(ctx, s, number, out, counts)
+			run(ctx, s, number, crew, out, counts)
 		}()
 	}
 	group.Wait()

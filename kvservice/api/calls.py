@@ -1,11 +1,12 @@
 """What every call goes through, whatever it asks: admission, decoding, counting, and errors as status.
 
-Order: admission (password or protected mode, then requests in memory) → decoding → the call → encoding → counting.
+Order: admission (how many calls there are, password or protected mode, then requests in memory) → decoding → the call →
+encoding → counting.
 Methods are registered with plain bytes on both sides, so that bytes that are no message get a proper error instead of a
 stack trace in the log, and so that the pipeline may write its own wire format.
 
 Guarantees: a call ends with a response, or with a status that has details; whatever it held is given back.
-Leaves to the caller: how many calls there are at once (``maximum_concurrent_rpcs`` of the server).
+Leaves to the caller: a bound on calls of other services, which do not come through here.
 Reference: RFC 6750 (bearer tokens), for the ``authorization`` metadata.
 """
 
@@ -81,6 +82,8 @@ class Gate:
         """Told an exception that no call may raise, with the name of the method."""
         self.methods: dict[str, MethodStats] = {}
         """Counts by full name, such as `redan.kv.v1.KVService/Get`."""
+        self.running = 0
+        """Calls that have begun and not ended."""
         self.request_bytes = 0
         """Bytes of requests that have not been answered."""
 
@@ -88,11 +91,14 @@ class Gate:
         """Return the counts of a method."""
         return self.methods.setdefault(f"{method.containing_service.full_name}/{method.name}", MethodStats())
 
-    def authenticate(self, context: CallContext) -> None:
-        """Check the bearer token if a password is set, and else protected mode.
+    def admit(self, context: CallContext) -> None:
+        """Let a call in that has begun. Raise Overloaded, NoAuthentication, WrongPassword or ProtectedMode."""
+        if self.running > self._config.maxclients:
+            raise Overloaded
+        self._authenticate(context)
 
-        Raise NoAuthentication, WrongPassword or ProtectedMode.
-        """
+    def _authenticate(self, context: CallContext) -> None:
+        """Check the bearer token if a password is set, and else protected mode."""
         password = self._config.requirepass
         if not password:
             if denies(self._config, address_of(context)):
@@ -146,10 +152,11 @@ class Outcome:
 
 
 @contextmanager
-def counted(stats: MethodStats) -> Any:
+def counted(gate: Gate, stats: MethodStats) -> Any:
     """Count one call, whatever way it ends."""
     outcome = Outcome()
     stats.running += 1
+    gate.running += 1
     try:
         yield outcome
     except (CancelledError, grpc.aio.InternalError) as gone:
@@ -159,6 +166,7 @@ def counted(stats: MethodStats) -> Any:
         raise CancelledError from gone
     finally:
         stats.running -= 1
+        gate.running -= 1
         stats.by_code[outcome.code] = stats.by_code.get(outcome.code, 0) + 1
 
 
@@ -198,9 +206,9 @@ def unary(gate: Gate, method: MethodDescriptor, call: UnaryCall) -> Any:
     async def handle(raw: bytes, context: CallContext) -> bytes:
         started_ns = perf_counter_ns()
         taken = 0
-        with counted(stats) as outcome:
+        with counted(gate, stats) as outcome:
             try:
-                gate.authenticate(context)
+                gate.admit(context)
                 gate.take(len(raw))
                 taken = len(raw)
                 response = await call(decode(raw), context)
@@ -225,9 +233,9 @@ def server_streaming(gate: Gate, method: MethodDescriptor, call: StreamingCall) 
     decode, stats = decoder(method), gate.stats_of(method)
 
     async def handle(raw: bytes, context: CallContext) -> None:
-        with counted(stats) as outcome:
+        with counted(gate, stats) as outcome:
             try:
-                gate.authenticate(context)
+                gate.admit(context)
                 async with aclosing(call(decode(raw), context)) as responses:
                     async for response in responses:
                         await context.write(response.SerializeToString())
@@ -245,9 +253,9 @@ def bidirectional(gate: Gate, method: MethodDescriptor, call: BytesCall) -> Any:
     stats = gate.stats_of(method)
 
     async def handle(_requests: AsyncIterator[bytes], context: CallContext) -> None:
-        with counted(stats) as outcome:
+        with counted(gate, stats) as outcome:
             try:
-                gate.authenticate(context)
+                gate.admit(context)
                 await call(context)
                 return
             except Exception as exception:

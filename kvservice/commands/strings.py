@@ -71,10 +71,7 @@ def set_group(ctx: Context, commands: list[Args]) -> list[Reply] | None:
     """Store strings without options that came together."""
     if len(commands[0]) != 3:
         return None
-    store = ctx.db.set
-    for args in commands:
-        value = args[2]
-        store(args[1], compact(value) if len(value) <= 20 else value)
+    ctx.db.set_all(commands)
     return [OK] * len(commands)
 
 

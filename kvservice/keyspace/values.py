@@ -20,6 +20,9 @@ STRING_BYTES_MAX: Final = 512 * 1024 * 1024
 INT64_MIN: Final = -(1 << 63)
 INT64_MAX: Final = (1 << 63) - 1
 
+INT_TEXT_BYTES_MAX: Final = 20
+"""A longer text spells no 64-bit integer."""
+
 DEADLINE_BYTES: Final = 76
 """What a deadline costs: an int object (32) and an entry of the expiry index (measured: 20 to 52). The entry of the
 slot's dict is measured with that dict (keyspace/memory)."""
@@ -43,7 +46,7 @@ def cost_of(value: Value) -> int:
 def compact(text: bytes) -> bytes | int:
     """Return the stored form of a string that a client sent: an int if it spells a canonical 64-bit integer."""
     size = len(text)
-    if size > 20 or size == 0:
+    if size > INT_TEXT_BYTES_MAX or size == 0:
         return text
     first = text[0]
     if first > 57 or (first < 48 and first != 45):

@@ -63,21 +63,21 @@ def gate(**settings: Any) -> Gate:
 
 def test_a_call_from_outside_is_refused_and_told_both_ways_out() -> None:
     with pytest.raises(ProtectedMode) as refused:
-        gate().authenticate(called_from("ipv4:10.1.2.3:40000"))
+        gate().admit(called_from("ipv4:10.1.2.3:40000"))
     assert (refused.value.grpc_status, refused.value.reason) == ("PERMISSION_DENIED", "PROTECTED_MODE")
     assert outcome_of(refused.value) == kv_pb2.OUTCOME_REJECTED
     assert "--requirepass-file" in refused.value.text
     assert "--protected-mode no" in refused.value.text
     with pytest.raises(ProtectedMode):
-        gate().authenticate(called_from("ipv6:%5Bfd00::2%5D:40000"))
+        gate().admit(called_from("ipv6:%5Bfd00::2%5D:40000"))
 
 
 def test_a_call_from_this_machine_is_served() -> None:
     for peer in ("ipv4:127.0.0.1:40000", "ipv6:%5B::1%5D:40000"):
-        gate().authenticate(called_from(peer))
-    gate(protected_mode=False).authenticate(called_from("ipv4:10.1.2.3:40000"))
+        gate().admit(called_from(peer))
+    gate(protected_mode=False).admit(called_from("ipv4:10.1.2.3:40000"))
 
 
 def test_with_a_password_a_call_from_outside_is_asked_for_it() -> None:
     with pytest.raises(NoAuthentication):
-        gate(requirepass="secret").authenticate(called_from("ipv4:10.1.2.3:40000"))
+        gate(requirepass="secret").admit(called_from("ipv4:10.1.2.3:40000"))

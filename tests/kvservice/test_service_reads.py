@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from kvservice.commands.registry import TABLE
 from kvservice.commands.reply import OK
 from replication.core.messages import EntryKind
 from tests.kvservice.fake_node import START_MS, Bench, Peer, texts
@@ -76,16 +77,22 @@ def test_a_write_behind_reads_that_wait_is_proposed_after_them() -> None:
     assert peer.taken() == [OK, b"1"]
 
 
-def test_reads_behind_reads_do_not_wait_for_them_to_be_answered() -> None:
+def test_reads_behind_reads_join_the_next_round() -> None:
     bench = leader_of_several()
     peer = bench.peer()
     bench.send(peer, "GET k")
     bench.turn()
-    bench.send(peer, "EXISTS k")
-    bench.turn()
-    assert len(bench.node.reads) == 2
+    for _ in range(2):
+        bench.send(peer, "EXISTS k")
+        bench.turn()
+    assert len(bench.node.reads) == 1
     bench.end_round()
-    assert peer.taken() == [None, 0]
+    assert peer.taken() == [None]
+    bench.fire_timers()
+    bench.turn()
+    assert len(bench.node.reads) == 1
+    bench.end_round()
+    assert peer.taken() == [0, 0]
 
 
 def test_a_read_behind_a_write_rides_with_its_entry() -> None:
@@ -144,7 +151,7 @@ def test_a_read_of_a_key_that_is_due_waits_for_time_behind_its_round(wall_clock:
     bench.send(peer, "STRLEN j")
     bench.turn()
     bench.send(peer, "STRLEN k")
-    assert len(bench.node.reads) == 2
+    assert len(bench.node.reads) == 1
     bench.end_round(1)
     assert peer.taken() == [b"w"]
     bench.send(peer, "SET j other")
@@ -159,6 +166,25 @@ def test_a_read_of_a_key_that_is_due_waits_for_time_behind_its_round(wall_clock:
     bench.turn()
     bench.commit()
     assert peer.taken() == [OK]
+
+
+def test_reads_of_one_round_are_run_together_up_to_one_that_waits_for_time(wall_clock: list[int]) -> None:
+    bench = leader_of_several()
+    peers = [bench.peer() for _ in range(4)]
+    bench.run(peers[0], "SET k v PX 500", "SET j w")
+    wall_clock[0] = bench.node.now_ms = START_MS + 1000
+    row = TABLE.find(b"get")
+    assert row is not None
+    calls = bench.stats.of(row).calls
+    for peer, key in zip(peers, "jjkj", strict=True):
+        bench.send(peer, f"GET {key}")
+    bench.turn()
+    bench.end_round()
+    assert [peer.taken() for peer in peers] == [[b"w"], [b"w"], [], [b"w"]]
+    bench.turn()
+    bench.commit()
+    assert peers[2].taken() == [None]
+    assert bench.stats.of(row).calls == calls + 4
 
 
 def test_stale_reads_are_answered_at_once_by_any_node_as_of_its_last_entry(wall_clock: list[int]) -> None:
@@ -229,6 +255,7 @@ def test_random_conversations_over_rounds_and_entries_are_answered_in_order() ->
             bench.turn()
             bench.commit()
             bench.end_round()
+            bench.fire_timers()
         for conversation in conversations:
             assert texts(conversation.peer.replies) == conversation.expected, seed
             assert (conversation.peer.pending, conversation.peer.held) == (0, False)

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
@@ -16,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 
 from kvservice.config_values import HostPort
 from redan.kv.v1 import kv_pb2
+from redan.kv.v1.kv_pb2_grpc import KVServiceStub
 from tests.kvservice.api.local_node import Client, LocalNode, failure_of, serving, until
 
 Node = tuple[LocalNode, Client]
@@ -124,6 +126,45 @@ async def test_calls_at_one_time_are_bounded() -> None:
         for call in calls:
             if call not in refused:
                 assert (await call).applied
+
+
+async def test_calls_over_many_connections_are_bounded_together() -> None:
+    async with serving(maxclients=3) as (running, _):
+        running.log.is_held = True
+        async with AsyncExitStack() as stack:
+            calls = []
+            for number in range(6):
+                channel = await stack.enter_async_context(
+                    grpc.aio.insecure_channel(str(running.api.address), [("grpc.use_local_subchannel_pool", 1)])
+                )
+                calls.append(KVServiceStub(channel).Set(kv_pb2.SetRequest(key=b"k%d" % number, value=b"v")))
+            await until(lambda: sum(call.done() for call in calls) == 3)
+            refused = [call for call in calls if call.done()]
+            for call in refused:
+                assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            running.log.release()
+            for call in calls:
+                if call not in refused:
+                    assert (await call).applied
+
+
+async def test_streams_that_are_opened_at_a_busy_time_are_all_served() -> None:
+    async with serving() as (running, _), AsyncExitStack() as stack:
+        streams = []
+        for _number in range(64):
+            channel = await stack.enter_async_context(
+                grpc.aio.insecure_channel(str(running.api.address), [("grpc.use_local_subchannel_pool", 1)])
+            )
+            streams.append(KVServiceStub(channel).Pipeline())
+        request = kv_pb2.PipelineRequest(commands=[kv_pb2.Command(args=[b"INCR", b"k"])])
+        for stream in streams:
+            await stream.write(request)
+        answers = []
+        for stream in streams:
+            response = await stream.read()
+            assert isinstance(response, kv_pb2.PipelineResponse)
+            answers.append(response.values[0].integer)
+        assert sorted(answers) == list(range(1, 65))
 
 
 async def test_clients_that_ping_often_stay_connected(node: Node) -> None:
