@@ -228,7 +228,8 @@ async def test_the_loss_of_a_killed_process_is_known_from_its_connection_and_wai
         finally:
             child.kill()
         await until(lambda: n1.listener.lost)
-        assert [peer for peer, _ in n1.listener.lost] == ["n2"]
+        # It dials again after 10 ms, and may have been refused meanwhile.
+        assert {peer for peer, _ in n1.listener.lost} == {"n2"}
         await child.wait()
 
 
