@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -113,19 +114,23 @@ async def test_calls_are_counted_by_method_and_code(node: Node) -> None:
     assert running.api.gate.methods["redan.kv.v1.KVService/Get"].by_code == {}
 
 
+async def three_of_six_are_refused(running: LocalNode, calls: list[Any]) -> None:
+    await until(lambda: sum(call.done() for call in calls) == 3)
+    refused = [call for call in calls if call.done()]
+    for call in refused:
+        assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    running.log.release()
+    for call in calls:
+        if call not in refused:
+            assert (await call).applied
+
+
 async def test_calls_at_one_time_are_bounded() -> None:
     async with serving(maxclients=3) as (running, client):
         running.log.is_held = True
         requests = [kv_pb2.SetRequest(key=b"k%d" % number, value=b"v") for number in range(6)]
         calls = [client.kv.Set(request) for request in requests]
-        await until(lambda: sum(call.done() for call in calls) == 3)
-        refused = [call for call in calls if call.done()]
-        for call in refused:
-            assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        running.log.release()
-        for call in calls:
-            if call not in refused:
-                assert (await call).applied
+        await three_of_six_are_refused(running, calls)
 
 
 async def test_calls_over_many_connections_are_bounded_together() -> None:
@@ -138,17 +143,10 @@ async def test_calls_over_many_connections_are_bounded_together() -> None:
                     grpc.aio.insecure_channel(str(running.api.address), [("grpc.use_local_subchannel_pool", 1)])
                 )
                 calls.append(KVServiceStub(channel).Set(kv_pb2.SetRequest(key=b"k%d" % number, value=b"v")))
-            await until(lambda: sum(call.done() for call in calls) == 3)
-            refused = [call for call in calls if call.done()]
-            for call in refused:
-                assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            running.log.release()
-            for call in calls:
-                if call not in refused:
-                    assert (await call).applied
+            await three_of_six_are_refused(running, calls)
 
 
-async def test_streams_that_are_opened_at_a_busy_time_are_all_served() -> None:
+async def test_streams_over_many_connections_are_all_served() -> None:
     async with serving() as (running, _), AsyncExitStack() as stack:
         streams = []
         for _number in range(64):
