@@ -49,6 +49,9 @@ CALLS_ENOUGH: Final = 64
 """From so many calls on, more in an entry bring next to nothing."""
 APPLY_SECONDS: Final = 0.002
 """What a batch of writes waits for the one before; a commit takes longer where disks or links are slow."""
+APPLY_SECONDS_PER_CALL: Final = 0.0005
+"""It waits longer behind one of many calls: the node is busy then, and what it has in hand takes its time."""
+APPLY_SECONDS_MAX: Final = 0.01
 RETRY_SECONDS: Final = 0.01
 """How soon a leader that could not propose tries again: a hand-over is under way, or too much is not committed."""
 
@@ -200,11 +203,13 @@ class Router:
         # Not ``batch``: reads that were not taken may have ended the leadership, and with it all that was open.
         if (batch := self._open) is None:
             return
-        if self._proposed is None:
+        before = self._proposed
+        if before is None:
             self._propose(batch)
         elif self._timed is not batch:
             self._timed = batch
-            self._call_later(APPLY_SECONDS, lambda: self._overdue(batch))
+            seconds = min(max(APPLY_SECONDS, len(before.calls) * APPLY_SECONDS_PER_CALL), APPLY_SECONDS_MAX)
+            self._call_later(seconds, lambda: self._overdue(batch))
 
     def flush(self) -> None:
         """Send off what is open without waiting for anything."""

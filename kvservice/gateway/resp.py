@@ -18,6 +18,7 @@ from typing import Final, cast
 import hiredis
 
 from kvservice.commands.reply import OK, ErrorReply, PushReply, Reply, SetReply, Status, Verbatim
+from kvservice.keyspace.payload import groups_of
 
 _TABLE_LENGTH: Final = 1025
 """Headers up to this length are looked up: formatting one costs 140 ns, beyond it copying the text costs more."""
@@ -162,11 +163,8 @@ def decode_commands(payload: bytes) -> list[list[bytes]]:
 
     A mark behind the payload shows that it ended between commands: inside one it would be swallowed or come back late.
     """
-    reader = hiredis.Reader()
-    reader.feed(payload)
-    reader.feed(b":%d\r\n" % _END_MARK)
     try:
-        commands: list[list[bytes]] = list(iter(reader.gets, False))
+        commands = list(chain.from_iterable(groups_of(payload + b":%d\r\n" % _END_MARK)))
     except hiredis.ProtocolError as error:
         raise ValueError(f"stored commands do not parse: {error}") from error
     if not commands or cast("object", commands.pop()) != _END_MARK:

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-import hiredis
-
 from kvservice.commands.context import Chance, Context
 from kvservice.commands.reply import ErrorReply, Reply
 from kvservice.commands.table import Args, Command, CommandTable, are_alike
@@ -21,6 +19,7 @@ from kvservice.keyspace.database import Clock, Database, StampNeeded, TooFewData
 from kvservice.keyspace.digest import ChainState, StateDigests
 from kvservice.keyspace.image import ImageLoader, SnapshotWalk
 from kvservice.keyspace.memory import MemoryMeter
+from kvservice.keyspace.payload import groups_of
 from kvservice.keyspace.slots import slot_of
 from kvservice.keyspace.values import Value
 
@@ -257,18 +256,17 @@ class Machine:
 
     def replay(self, payload: bytes) -> None:
         """Apply the commands of an entry that this node did not propose in this run."""
-        reader = hiredis.Reader()
-        reader.feed(payload)
-        commands: list[Args] = list(iter(reader.gets, False))
-        row = self._row_of(commands[0]) if are_alike(commands) else None
-        if row is not None and row.name != "select":
-            self.execute_alike(0, row, commands)
-        else:
-            self._replay_mixed(commands)
+        db = 0
+        for commands in groups_of(payload):
+            row = self._row_of(commands[0]) if are_alike(commands) else None
+            if row is not None and row.name != "select":
+                self.execute_alike(db, row, commands)
+            else:
+                db = self._replay_mixed(db, commands)
         self.failures.clear()
 
-    def _replay_mixed(self, stored: list[Args]) -> None:
-        db = 0
+    def _replay_mixed(self, db: int, stored: list[Args]) -> int:
+        """Apply commands from a database on, and return the one that those behind them are for."""
         rows: list[Command] = []
         commands: list[Args] = []
         for args in stored:
@@ -283,6 +281,7 @@ class Machine:
             rows.append(row)
             commands.append(args)
         self.execute(db, rows, commands)
+        return db
 
     def _row_of(self, args: Args) -> Command:
         row = self.table.find_any(args[0])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kvservice.commands.reply import OK
-from kvservice.router import CALLS_ENOUGH, TURNS_MAX
+from kvservice.router import APPLY_SECONDS, APPLY_SECONDS_MAX, APPLY_SECONDS_PER_CALL, CALLS_ENOUGH, TURNS_MAX
 from replication.core.messages import EntryKind
 from replication.errors import NotLeading
 from tests.kvservice.fake_node import Bench, resp
@@ -104,6 +106,22 @@ def test_writes_wait_no_longer_when_those_before_take_their_time() -> None:
         act()
     bench.turn()
     assert len(bench.node.log) == 3
+
+
+@pytest.mark.parametrize(
+    ("calls", "seconds"),
+    [(1, APPLY_SECONDS), (4, APPLY_SECONDS), (10, 10 * APPLY_SECONDS_PER_CALL), (60, APPLY_SECONDS_MAX)],
+)
+def test_writes_wait_longer_behind_many(calls: int, seconds: float) -> None:
+    bench = Bench()
+    for number in range(calls):
+        bench.send(bench.peer(), f"SET k{number} v")
+    bench.turn()
+    assert len(bench.node.log) == 1
+    bench.send(bench.peer(), "SET k v")
+    bench.turn()
+    [(waited, _act)] = bench.timers
+    assert waited == seconds
 
 
 def test_reads_do_not_wait_for_writes_of_others() -> None:

@@ -106,3 +106,14 @@ def test_machines_that_differ_are_told_apart() -> None:
     )
     assert ours.has_same_slot(machine_with("SET b text", "SET a 1"), slot_of(b"a"))
     assert not ours.has_same_slot(machine_with("SET a 1", "SET b text", "MOVE b 1"), slot_of(b"b"))
+
+
+def test_a_selected_database_holds_for_all_that_follows() -> None:
+    machine = machine_with()
+    payload = encode_commands(
+        [[b"SET", b"a", b"0"], [b"SELECT", b"2"], *([b"SET", b"k%d" % number, b"v" * 100] for number in range(1000))]
+    )
+    machine.begin_entry(1, 3, START_MS, payload)
+    machine.replay(payload)
+    machine.end_entry()
+    assert [db.key_count for db in machine.databases] == [1, 0, 1000, 0]
