@@ -2,7 +2,8 @@
 
 Usage: python -m bench.cluster [--rounds N] [--seconds S] [--faults N] [--quick]. A full run takes about 40 minutes,
 most of it faults. Every load goes to the leader alone, on both sides: redis-benchmark through RESP (Redan only, etcd
-has no such plane), the Go client of ``bench/grpc_load`` through gRPC for both.
+has no such plane), the Go client of ``bench/grpc_load`` through gRPC for both. Single processes get the same loads in
+each round (``bench.alone``).
 
 Guarantees: the clusters run one after the other in each round, and who goes first alternates; figures are medians of
 the rounds. Both sync each write to the disks of a majority before they acknowledge it; etcd's peers speak HTTP.
@@ -15,11 +16,21 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from typing import Final
 
+from bench.alone import (
+    BATCH,
+    CLIENTS,
+    PIPELINES,
+    REQUESTS_PER_SECOND,
+    SPELLED,
+    TARGETS,
+    Say,
+    Values,
+    alone_table,
+    measure_alone,
+)
 from bench.clusters import SIDES, Cluster, ClusterSide, RedanCluster, make_cluster
 from bench.experiment import Cell, Table, table_text
 from bench.failovers import FAULTS, Fault, Gaps, gap_rows, measure_faults
@@ -27,15 +38,6 @@ from bench.go_load import Target, build, run_grpc_load
 from bench.load import Command, run_load
 from bench.report import RESULTS, environment, median, significant, write
 from bench.servers import allow_many_connections
-
-CLIENTS: Final = (50, 1000)
-PIPELINES: Final = (1, 16)
-BATCH: Final = 100
-REQUESTS_PER_SECOND: Final = {1: 20_000, 16: 100_000}
-"""So many requests a second of load are asked of redis-benchmark, whose runs are bounded by their number."""
-
-Values = dict[str, list[float]]
-Say = Callable[[str], None]
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -88,15 +90,11 @@ def writes_table(values: Values) -> Table:
     rows: list[list[Cell]] = []
     for clients in CLIENTS:
         etcd = middle[f"etcd etcd {clients}"]
-        for words, name, target in (
-            ("SET through RESP, pipeline 1", f"redan set 1 {clients}", 8.0),
-            ("SET through RESP, pipeline 16", f"redan set 16 {clients}", 20.0),
-            ("gRPC unary Set", f"redan redan {clients}", 1.0),
-            (f"gRPC Pipeline, batches of {BATCH}", f"redan redan-pipeline {clients}", 20.0),
-        ):
-            ratio = significant(middle[name] / etcd, 3)
+        for load, words in SPELLED.items():
+            rate, target = middle[f"redan {load} {clients}"], TARGETS[load]
+            ratio = significant(rate / etcd, 3)
             said = "met" if ratio >= target else "missed"
-            rows.append([f"{words}, {clients:,} clients", etcd, middle[name], ratio, f"≥ {target:g}", said])
+            rows.append([f"{words}, {clients:,} clients", etcd, rate, ratio, f"≥ {target:g}", said])
     return Table("Writes a second, three nodes", ["Load", "etcd put", "Redan", "Ratio", "Target", ""], rows)
 
 
@@ -141,6 +139,7 @@ def main(arguments: list[str]) -> int:
     program = build()
     values: Values = defaultdict(list)
     single: Values = defaultdict(list)
+    alone: Values = defaultdict(list)
     for number in range(options.rounds):
         for side in SIDES if number % 2 == 0 else SIDES[::-1]:
             with make_cluster(side) as cluster:
@@ -149,7 +148,12 @@ def main(arguments: list[str]) -> int:
         with RedanCluster(nodes=1) as cluster:
             cluster.start()
             measure_writes(program, cluster, options.seconds, single, say)
-    content = [writes_table(values).as_json(), reads_table(values, single).as_json()]
+        measure_alone(program, options.seconds, alone, say)
+    content = [
+        writes_table(values).as_json(),
+        alone_table(values, single, alone).as_json(),
+        reads_table(values, single).as_json(),
+    ]
     faults_machine = machine
     if options.faults:
         faults = measure_failovers(program, options.faults, say).as_json()
@@ -158,8 +162,15 @@ def main(arguments: list[str]) -> int:
     else:
         earlier = json.loads((RESULTS / "cluster.json").read_text())
         faults_machine = earlier["faults_environment"]
-        content.append(earlier["tables"][2])
-    found = {"environment": machine, "faults_environment": faults_machine, "tables": content, "values": values}
+        content.append(earlier["tables"][-1])
+    found = {
+        "environment": machine,
+        "faults_environment": faults_machine,
+        "tables": content,
+        "values": values,
+        "values of one node": single,
+        "values of others alone": alone,
+    }
     path = write("cluster", found, quick=options.quick)
     print("\n\n".join(map(table_text, content)))
     print(f"\nWritten: {path}")

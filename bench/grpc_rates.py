@@ -8,6 +8,7 @@ and what an empty server of grpc.aio makes of the same client.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from bench.comparison import Figures
 from bench.report import ROOT
 from bench.servers import Durability, Redan, cpu_seconds, free_port
 from bench.throughput import MODES
+from kvservice.grpc_poller import prefer_poller
 
 KINDS: Final = (
     "unary-get",
@@ -61,10 +63,12 @@ def measure_grpc(plan: GrpcPlan, figures: Figures, say: Callable[[str], None]) -
 
 @contextmanager
 def empty_server() -> Iterator[tuple[int, int]]:
-    """Run bench/grpc_echo; give its process id and port."""
+    """Run bench/grpc_echo, with gRPC as nodes have it; give its process id and port."""
     port = free_port()
+    environment = dict(os.environ)
+    prefer_poller(environment)
     command = [sys.executable, "-m", "bench.grpc_echo", str(port)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             if process.stdout.readline() != b"serving\n":
