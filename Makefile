@@ -145,7 +145,7 @@ bench: install ## Side by side with redis-server, 15 minutes; JSON into bench/re
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
 .PHONY: bench-cluster
-bench-cluster: install ## Three nodes side by side with three of etcd, 40 minutes, needs Go; BENCH_ARGS="--quick"
+bench-cluster: install ## Three nodes side by side with three of etcd, 35 minutes, needs Go; BENCH_ARGS="--quick"
 	$(BIN)/python -m bench.cluster $(BENCH_ARGS)
 
 .PHONY: bench-decisions

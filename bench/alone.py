@@ -9,10 +9,10 @@ Leaves to the caller: measuring the node alone, and etcd's figures of the same r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from bench.cluster_loads import CLIENTS, LOADS, PIPELINES, REQUESTS_PER_SECOND, TARGETS, Say, Values
 from bench.experiment import Cell, Table
 from bench.go_load import run_grpc_load
 from bench.grpc_rates import empty_server
@@ -20,24 +20,8 @@ from bench.load import run_load
 from bench.report import median, significant
 from bench.servers import Redis
 
-CLIENTS: Final = (50, 1000)
-PIPELINES: Final = (1, 16)
-BATCH: Final = 100
-REQUESTS_PER_SECOND: Final = {1: 20_000, 16: 100_000}
-"""So many requests a second of load are asked of redis-benchmark, whose runs are bounded by their number."""
-TARGETS: Final = {"set 1": 8.0, "set 16": 20.0, "redan": 1.0, "redan-pipeline": 20.0}
-"""Writes of three nodes, as multiples of etcd's, by load."""
-SPELLED: Final = {
-    "set 1": "SET through RESP, pipeline 1",
-    "set 16": "SET through RESP, pipeline 16",
-    "redan": "gRPC unary Set",
-    "redan-pipeline": f"gRPC Pipeline, batches of {BATCH}",
-}
-
-ALONE: Final = ("redis", "empty")
-
-Values = dict[str, list[float]]
-Say = Callable[[str], None]
+NOT_REDAN: Final = ("redis", "empty")
+"""Sides that stand in for nobody: redis-server, and the empty gRPC server."""
 
 
 def measure_alone(program: Path, seconds: float, values: Values, say: Say) -> None:
@@ -65,8 +49,8 @@ def alone_table(values: Values, single: Values, alone: Values) -> Table:
     rows: list[list[Cell]] = []
     for clients in CLIENTS:
         etcd = median(values[f"etcd etcd {clients}"])
-        for load, words in SPELLED.items():
-            rates = (single[f"redan {load} {clients}"], *(alone.get(f"{who} {load} {clients}") for who in ALONE))
+        for load, words in LOADS.items():
+            rates = (single[f"redan {load} {clients}"], *(alone.get(f"{who} {load} {clients}") for who in NOT_REDAN))
             ratios: list[Cell] = [significant(median(found) / etcd, 3) if found else None for found in rates]
             rows.append([f"{words}, {clients:,} clients", *ratios, f"≥ {TARGETS[load]:g}"])
     head = ["Load", "Redan, one node", "redis-server", "empty gRPC server", "Target"]

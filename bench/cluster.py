@@ -1,6 +1,6 @@
 """Three nodes of Redan beside three nodes of etcd, on this machine, in one run: writes a second, and failover.
 
-Usage: python -m bench.cluster [--rounds N] [--seconds S] [--faults N] [--quick]. A full run takes about 40 minutes,
+Usage: python -m bench.cluster [--rounds N] [--seconds S] [--faults N] [--quick]. A full run takes about 35 minutes,
 most of it faults. Every load goes to the leader alone, on both sides: redis-benchmark through RESP (Redan only, etcd
 has no such plane), the Go client of ``bench/grpc_load`` through gRPC for both. Single processes get the same loads in
 each round (``bench.alone``).
@@ -14,23 +14,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections import defaultdict
 from pathlib import Path
 from time import monotonic
+from typing import Final
 
-from bench.alone import (
-    BATCH,
-    CLIENTS,
-    PIPELINES,
-    REQUESTS_PER_SECOND,
-    SPELLED,
-    TARGETS,
-    Say,
-    Values,
-    alone_table,
-    measure_alone,
-)
+from bench.alone import alone_table, measure_alone
+from bench.cluster_loads import BATCH, CLIENTS, LOADS, PIPELINES, REQUESTS_PER_SECOND, TARGETS, Say, Values
 from bench.clusters import SIDES, Cluster, ClusterSide, RedanCluster, make_cluster
 from bench.experiment import Cell, Table, table_text
 from bench.failovers import FAULTS, Fault, Gaps, gap_rows, measure_faults
@@ -38,6 +30,8 @@ from bench.go_load import Target, build, run_grpc_load
 from bench.load import Command, run_load
 from bench.report import RESULTS, environment, median, significant, write
 from bench.servers import allow_many_connections
+
+PROGRAMS: Final = ("etcd", "redis-server", "redis-benchmark")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -90,7 +84,7 @@ def writes_table(values: Values) -> Table:
     rows: list[list[Cell]] = []
     for clients in CLIENTS:
         etcd = middle[f"etcd etcd {clients}"]
-        for load, words in SPELLED.items():
+        for load, words in LOADS.items():
             rate, target = middle[f"redan {load} {clients}"], TARGETS[load]
             ratio = significant(rate / etcd, 3)
             said = "met" if ratio >= target else "missed"
@@ -129,6 +123,9 @@ def _faults(program: Path, side: ClusterSide, fault: Fault, count: int) -> Gaps:
 def main(arguments: list[str]) -> int:
     """Measure, print, write bench/results/cluster.json."""
     options = parse(arguments)
+    if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
+        print(f"{' and '.join(missing)} needed: make install, or your system's packages", file=sys.stderr)
+        return 1
     allow_many_connections()
     started = monotonic()
 
@@ -168,8 +165,8 @@ def main(arguments: list[str]) -> int:
         "faults_environment": faults_machine,
         "tables": content,
         "values": values,
-        "values of one node": single,
-        "values of others alone": alone,
+        "values_of_one_node": single,
+        "values_of_others_alone": alone,
     }
     path = write("cluster", found, quick=options.quick)
     print("\n\n".join(map(table_text, content)))

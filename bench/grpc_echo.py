@@ -1,4 +1,4 @@
-"""An empty server of grpc.aio: what a unary call costs before anybody does anything. For bench/grpc_rates only.
+"""An empty server of grpc.aio: what a unary call costs before anybody does anything. ``bench.grpc_rates`` starts it.
 
 Usage: python -m bench.grpc_echo PORT. It answers Get and Set with no bytes at all, without even decoding the request.
 As in a node, several servers share the port (kvservice/api/server).

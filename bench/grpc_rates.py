@@ -48,7 +48,12 @@ def measure_grpc(plan: GrpcPlan, figures: Figures, say: Callable[[str], None]) -
     for round_number in range(plan.rounds):
         with empty_server() as (pid, port):
             rate = _measure(
-                "An empty grpc.aio server, unary, 50 calls in flight", pid, port, "unary-get", plan, figures
+                "An empty server of grpc.aio as a node has it, unary, 50 calls",
+                pid,
+                port,
+                "unary-get",
+                plan,
+                figures,
             )
         say(f"round {round_number + 1}: empty gRPC server: {rate:,.0f}/s")
         with Redan(durability) as server:

@@ -48,10 +48,11 @@ TURNS_MAX: Final = 16
 CALLS_ENOUGH: Final = 64
 """From so many calls on, more in an entry bring next to nothing."""
 APPLY_SECONDS: Final = 0.002
-"""What a batch of writes waits for the one before; a commit takes longer where disks or links are slow."""
+"""What a batch of writes waits at most for the one before; a commit takes longer where disks or links are slow."""
 APPLY_SECONDS_PER_CALL: Final = 0.0005
-"""It waits longer behind one of many calls: the node is busy then, and what it has in hand takes its time."""
+"""Behind more than four calls it waits so long for each of them: the node is busy, and larger entries pay."""
 APPLY_SECONDS_MAX: Final = 0.01
+"""Behind twenty and more. 30 ms brought no more, and took a tenth from streams of 1,000 clients (three nodes)."""
 RETRY_SECONDS: Final = 0.01
 """How soon a leader that could not propose tries again: a hand-over is under way, or too much is not committed."""
 

@@ -80,7 +80,9 @@ class Snapshots:
         self._started = 0.0
         self._index = 0
         self.last_index = 0
-        """Index of the newest snapshot."""
+        """Index of the newest snapshot, which a peer may have sent."""
+        self.taken_index = 0
+        """Index of the last one taken here."""
         self._changes = self._changes_at_last = machine.changes
         """What the machine had counted when the running one, and the newest one, began."""
         self._bytes_at_last = wal_stats.appended_bytes
@@ -219,7 +221,8 @@ class Snapshots:
         assert writer is not None
         self.last_seconds = perf_counter() - self._started
         self.last_saved_s = int(time())
-        self.last_index = self._index
+        self.taken_index = self._index
+        self.last_index = max(self.last_index, self._index)
         self._changes_at_last = self._changes
         self.last_bytes = writer.stats.file_bytes
         self.last_ok = True

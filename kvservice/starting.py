@@ -81,6 +81,7 @@ class StartingSnapshots:
 
     in_progress = False
     last_index = 0
+    taken_index = 0
     last_bytes = 0
     current_seconds = -1.0
     keys_saved = 0

@@ -149,7 +149,7 @@ class ClusterService:
         if isinstance(reply, ErrorReply):
             raise reply.cause
         snapshots = self._service.snapshots
-        return cluster_pb2.TakeSnapshotResponse(last_index=snapshots.last_index, bytes=snapshots.last_bytes)
+        return cluster_pb2.TakeSnapshotResponse(last_index=snapshots.taken_index, bytes=snapshots.last_bytes)
 
     def _member_rows(self, node: AdministeredNode) -> list[cluster_pb2.Member]:
         return [

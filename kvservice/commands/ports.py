@@ -187,6 +187,10 @@ class SnapshotsPort(Protocol):
         """Index of the last entry that the newest one holds; 0 before any."""
 
     @property
+    def taken_index(self) -> int:
+        """Index of the last entry that the newest one holds that was written here since the start; 0 before any."""
+
+    @property
     def last_bytes(self) -> int:
         """Size of the newest one that was written since the start; 0 before any."""
 

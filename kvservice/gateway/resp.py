@@ -159,7 +159,7 @@ def encode_commands(commands: Iterable[Sequence[bytes]]) -> bytes:
 
 
 def decode_commands(payload: bytes) -> list[list[bytes]]:
-    """Read back what ``encode_commands`` wrote; raises ValueError when the payload does not end with a command.
+    """Read back what ``encode_commands`` wrote; raises ValueError when the payload is not whole commands.
 
     A mark behind the payload shows that it ended between commands: inside one it would be swallowed or come back late.
     """
@@ -169,4 +169,6 @@ def decode_commands(payload: bytes) -> list[list[bytes]]:
         raise ValueError(f"stored commands do not parse: {error}") from error
     if not commands or cast("object", commands.pop()) != _END_MARK:
         raise ValueError("stored commands end inside a command")
+    if set(map(type, commands)) - {list}:
+        raise ValueError("stored commands hold something else")
     return commands

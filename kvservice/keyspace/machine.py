@@ -266,7 +266,7 @@ class Machine:
         self.failures.clear()
 
     def _replay_mixed(self, db: int, stored: list[Args]) -> int:
-        """Apply commands from a database on, and return the one that those behind them are for."""
+        """Apply commands, the first of them in ``db``; return the database of what comes behind them."""
         rows: list[Command] = []
         commands: list[Args] = []
         for args in stored:

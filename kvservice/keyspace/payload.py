@@ -3,10 +3,11 @@
 hiredis moves what is left in its buffer to the front after each 1,024 bytes that it has read, so a payload fed whole
 takes time that grows with the square of its length. Pieces also stay in the processor's cache until they have run.
 Measured here, replay of SETs of 64 bytes: in an entry of 640 of them 1,020 ns each whole and 940 in pieces, in one of
-8,000 of them 2,300 and 850.
+8,000 of them 2,300 and 850. One SET of 200 MiB, which is one copy when it is fed whole: 0.28 and 0.34 s.
 
 Guarantees: every command once and in order, whatever a piece cuts.
-Leaves to the caller: payloads that are known to be whole commands; what is cut at the end is not reported.
+Leaves to the caller: whether the payload is whole commands. What is cut at its end is not reported; what is no RESP
+raises hiredis.ProtocolError, behind the groups before it.
 Reference: hiredis/read.c, redisReaderGetReply.
 """
 
@@ -20,14 +21,18 @@ import hiredis
 from kvservice.commands.table import Args
 
 PIECE_BYTES: Final = 16 * 1024
+"""Some 150 commands of 64 bytes; 8 to 64 KiB were equally fast."""
+
+_CUT: Final = object()
+"""What the reader returns when it needs more bytes. Not its usual False, which equals the integer 0."""
 
 
 def groups_of(payload: bytes) -> Iterator[list[Args]]:
     """Yield the commands that each piece completes; no group is empty. Hot."""
-    reader = hiredis.Reader()
+    reader = hiredis.Reader(notEnoughData=_CUT)
     size = len(payload)
     for start in range(0, size, PIECE_BYTES):
         reader.feed(payload, start, min(PIECE_BYTES, size - start))
-        commands: list[Args] = list(iter(reader.gets, False))
+        commands: list[Args] = list(iter(reader.gets, _CUT))
         if commands:
             yield commands

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench import render
+from bench import cluster, render
+from bench.alone import alone_table
+from bench.cluster_loads import CLIENTS, LOADS
 from bench.compare import main as compare_main
 from bench.compare import parse
 from bench.comparison import Better, Figures, figure_table
@@ -151,3 +153,30 @@ def test_results_by_row_become_a_table_with_a_column_for_each_figure() -> None:
 
 def test_the_documents_show_the_results_that_are_kept() -> None:
     assert render.main(["--check"]) == 0, "run make bench-docs"
+
+
+def rates(side: str, *loads: str, each: float) -> dict[str, list[float]]:
+    """Return three rounds of loads, the middle one as given."""
+    return {f"{side} {load} {clients}": [each, 1.0, 9 * each] for load in loads for clients in CLIENTS}
+
+
+def test_loads_of_three_nodes_and_of_one_process_stand_beside_etcd() -> None:
+    values = rates("etcd", "etcd", each=1000.0) | rates("redan", *LOADS, each=20_000.0)
+    single = rates("redan", *LOADS, each=30_000.0)
+    alone = rates("redis", "set 1", "set 16", each=50_000.0) | rates("empty", "redan", each=1500.0)
+    written = cluster.writes_table(values)
+    assert written.rows[0][1:] == [1000.0, 20_000.0, 20.0, "≥ 8", "met"]
+    assert [row[5] for row in cluster.writes_table(values | rates("redan", "set 16", each=19_000.0)).rows] == [
+        "met",
+        "missed",
+        "met",
+        "met",
+    ] * len(CLIENTS)
+    rows = alone_table(values, single, alone).rows
+    assert [row[0] for row in rows] == [row[0] for row in written.rows]
+    assert [row[1:] for row in rows[:4]] == [
+        [30.0, 50.0, None, "≥ 8"],
+        [30.0, 50.0, None, "≥ 20"],
+        [30.0, None, 1.5, "≥ 1"],
+        [30.0, None, None, "≥ 20"],
+    ]

@@ -97,6 +97,7 @@ class FakeSnapshots:
         self.in_progress = False
         self.current_seconds = -1.0
         self.keys_saved = 0
+        self.taken_index = 0
         self.last_saved_s = 1_700_000_000
         self.last_ok = True
         self.last_seconds = -1.0

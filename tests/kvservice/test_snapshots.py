@@ -269,6 +269,16 @@ async def test_a_second_save_meanwhile_is_refused_in_redis_words() -> None:
     await until(lambda: first.is_resolved)
 
 
+async def test_one_that_was_received_meanwhile_stays_the_newest() -> None:
+    bench = Bench()
+    bench.write("SET k v")
+    pending = bench.snapshots.save()
+    bench.snapshots.last_index = 100
+    await until(lambda: pending.is_resolved)
+    assert bench.indexes == [1]
+    assert (bench.snapshots.taken_index, bench.snapshots.last_index) == (1, 100)
+
+
 async def test_a_clean_stop_waits_for_the_running_snapshot_and_takes_one_of_the_end() -> None:
     bench = Bench()
     bench.write("SET k v")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import hiredis
 import pytest
 from hypothesis import given, strategies
@@ -16,6 +18,7 @@ from kvservice.gateway.resp import (
     encode_resp3,
     format_double,
 )
+from kvservice.keyspace import payload
 from tests.harness.hostile import COMMANDS
 from tests.harness.resp2 import encode_command as plain_encoding
 
@@ -120,11 +123,15 @@ def test_a_double_prints_as_redis_prints_it(value: float, text: bytes) -> None:
     assert format_double(value) == text
 
 
-@given(COMMANDS)
-def test_commands_are_encoded_canonically_and_read_back(commands: list[list[bytes]]) -> None:
+PIECES = strategies.sampled_from([1, 7, payload.PIECE_BYTES])
+
+
+@given(COMMANDS, PIECES)
+def test_commands_are_encoded_canonically_and_read_back(commands: list[list[bytes]], piece_bytes: int) -> None:
     encoded = encode_commands(commands)
     assert encoded == b"".join(map(plain_encoding, commands))
-    assert decode_commands(encoded) == commands
+    with patch.object(payload, "PIECE_BYTES", piece_bytes):
+        assert decode_commands(encoded) == commands
 
 
 def test_long_commands_are_encoded_as_short_ones_are() -> None:
@@ -134,12 +141,20 @@ def test_long_commands_are_encoded_as_short_ones_are() -> None:
     assert decode_commands(b"") == []
 
 
-@given(COMMANDS, strategies.data())
+@given(COMMANDS, PIECES, strategies.data())
 def test_stored_commands_that_were_cut_do_not_read_back(
-    commands: list[list[bytes]], data: strategies.DataObject
+    commands: list[list[bytes]], piece_bytes: int, data: strategies.DataObject
 ) -> None:
     encoded = encode_commands(commands)
     boundaries = {len(encode_commands(commands[:count])) for count in range(len(commands) + 1)}
     length = data.draw(strategies.integers(0, len(encoded)).filter(lambda at: at not in boundaries))
-    with pytest.raises(ValueError, match="stored commands"):
+    with patch.object(payload, "PIECE_BYTES", piece_bytes), pytest.raises(ValueError, match="stored commands"):
         decode_commands(encoded[:length])
+
+
+@pytest.mark.parametrize("stray", [b":0\r\n", b":7\r\n", b"#f\r\n", b"+OK\r\n"])
+@pytest.mark.parametrize("piece_bytes", [4, payload.PIECE_BYTES])
+def test_what_is_no_command_is_not_passed_over(stray: bytes, piece_bytes: int) -> None:
+    command = encode_command([b"GET", b"k"])
+    with patch.object(payload, "PIECE_BYTES", piece_bytes), pytest.raises(ValueError, match="stored commands"):
+        decode_commands(command + stray + command)

@@ -1,4 +1,4 @@
-"""A machine that takes over the state of another, as after a snapshot that a peer sent."""
+"""A machine that takes over the state of another, as after a snapshot that a peer sent; entries of other nodes."""
 
 from __future__ import annotations
 
@@ -110,10 +110,12 @@ def test_machines_that_differ_are_told_apart() -> None:
 
 def test_a_selected_database_holds_for_all_that_follows() -> None:
     machine = machine_with()
+    alike = [[b"SET", b"k%d" % number, b"v" * 100] for number in range(500)]
+    mixed = [[name, b"%b%d" % (name, number), b"v" * 100] for number in range(250) for name in (b"SET", b"APPEND")]
     payload = encode_commands(
-        [[b"SET", b"a", b"0"], [b"SELECT", b"2"], *([b"SET", b"k%d" % number, b"v" * 100] for number in range(1000))]
+        [[b"SET", b"a", b"0"], [b"SELECT", b"2"], *alike, *mixed, [b"SELECT", b"0"], *mixed, *alike]
     )
     machine.begin_entry(1, 3, START_MS, payload)
     machine.replay(payload)
     machine.end_entry()
-    assert [db.key_count for db in machine.databases] == [1, 0, 1000, 0]
+    assert [db.key_count for db in machine.databases] == [1001, 0, 1000, 0]
