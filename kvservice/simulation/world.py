@@ -201,16 +201,19 @@ class World:
         """Take a removed member away once a majority of the others knows that it is removed, as an operator has to."""
         if name in self.configuration.members or self.hosts[name].is_retired:
             return
-        voters = [self.hosts[voter].process for voter in self.configuration.voters]
-        knowing = sum(
-            process is not None and process.is_up and process.node.applied_index >= self._configuration_index
-            for process in voters
-        )
-        if knowing * 2 > len(voters):
+        voters = self.configuration.voters
+        if sum(map(self._has_members, voters)) * 2 > len(voters):
             self.trace("%s is taken away", name)
             self.hosts[name].retire()
         else:
             self.clock.after(SECOND_US, self._retire, name)
+
+    def _has_members(self, name: str, if_down: bool = False) -> bool:
+        """Tell whether a node has applied the newest configuration."""
+        process = self.hosts[name].process
+        if process is None or not process.is_up:
+            return if_down
+        return process.node.applied_index >= self._configuration_index
 
     def _doors(self) -> list[Door]:
         return [host for host in self._healed or self.hosts.values() if not host.is_retired]
@@ -229,13 +232,18 @@ class World:
         )
 
     def may_lose_bytes(self) -> Host | None:
-        """Return a voter that may lose durable bytes: fewer than half are in doubt then, and nobody comes or goes."""
+        """Return a voter that may lose durable bytes: fewer than half are in doubt then, and nobody comes or goes.
+
+        The others have to know who the members are: those that do not would ask it for its vote for ever.
+        """
         configuration = self.configuration
         if configuration.is_joint or self._is_changing:
             return None
         if len(configuration.voters) - self._doubtful() - 1 <= len(configuration.voters) // 2:
             return None
         host = self.hosts[self.random.choice(configuration.voters)]
+        if not all(self._has_members(name, if_down=True) for name in configuration.voters if name != host.name):
+            return None
         return host if host.must_have_log and not host.is_damaged else None
 
     def may_change_members(self) -> bool:
