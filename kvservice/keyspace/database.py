@@ -180,7 +180,7 @@ class Database:
         for _, key, text in commands:
             if len(text) > INT_TEXT_BYTES_MAX and OPENING not in key:
                 slot = crc_hqx(key, 0) & 16383
-                if expires[slot] is None:
+                if expires is NO_DEADLINES or expires[slot] is None:
                     keys = values[slot]
                     old = keys.get(key)
                     if type(old) is bytes and len(old) == len(text):

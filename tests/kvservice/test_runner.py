@@ -29,6 +29,37 @@ def test_every_command_is_counted_once_wherever_it_ran() -> None:
     assert counted(bench, "append") == (0, 1, 0)
 
 
+@pytest.mark.parametrize("last", ["SET c 3", "SET c 3 EX 100", "SET c 3 GET", "GETSET c 3", "APPEND c 3", "GET c"])
+def test_callers_of_one_entry_get_their_own_replies_in_order(last: str) -> None:
+    bench = Bench()
+    first, second, third = peers = [bench.peer() for _ in range(3)]
+    bench.run(first, "SET a 0", "SELECT 0")
+    bench.send(first, "SET a 1", "SET b 1")
+    bench.send(second, "SET a 2")
+    bench.send(third, last)
+    bench.send(first, "SET b 4")
+    bench.turn()
+    bench.commit()
+    replies = {"GETSET c 3": [None], "SET c 3 GET": [None], "APPEND c 3": [1], "GET c": [None]}.get(last, [OK])
+    assert [peer.taken() for peer in peers] == [[OK] * 3, [OK], replies]
+    assert bench.run(first, "MGET a b c") == [[b"2", b"4", None if last == "GET c" else b"3"]]
+    assert counted(bench, "set") == (6 if last.startswith("SET") else 5, 0, 0)
+    assert len(bench.payloads()) == 2
+
+
+def test_callers_of_one_entry_write_to_their_own_databases() -> None:
+    bench = Bench()
+    first, second = bench.peer(), bench.peer()
+    bench.run(second, "SELECT 1")
+    bench.send(first, "SET k 1")
+    bench.send(second, "SET k 2")
+    bench.turn()
+    bench.commit()
+    assert (first.taken(), second.taken()) == ([OK], [OK])
+    assert bench.run(first, "GET k") == [b"1"]
+    assert bench.run(second, "GET k") == [b"2"]
+
+
 def test_entries_of_earlier_runs_answer_nobody_and_are_not_counted() -> None:
     bench = Bench()
     payload = resp("SET k 1", "APPEND k x", "INCR k", "SELECT 2", "SET j 2")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvservice.keyspace.access import AccessTable
-from kvservice.keyspace.memory import MemoryMeter
+from kvservice.keyspace.memory import ROUNDS_UNSEEN, MemoryMeter
 from tests.harness.inprocess import InProcess
 from tests.kvservice.keyspace.memory_probe import WORKLOADS
 
@@ -45,6 +45,23 @@ def test_used_bytes_follow_writes_at_once_and_dicts_shard_by_shard(ours: InProce
     ours.say("FLUSHALL")
     meter.refresh()
     assert meter.used_bytes == 0
+
+
+def test_dicts_are_measured_in_time_although_the_number_of_keys_is_the_same(ours: InProcess) -> None:
+    meter = MemoryMeter(ours.databases)
+    for number in range(5_000):
+        ours.run(b"SET", b"{few}%d" % number, b"1")
+    meter.refresh()
+    few = meter.overhead_bytes
+    # Gone from one slot and new in 5,000 others; DBSIZE is what it was.
+    for number in range(5_000):
+        ours.run(b"DEL", b"{few}%d" % number)
+        ours.run(b"SET", b"%d" % number, b"1")
+    for _ in range(16 * ROUNDS_UNSEEN):
+        meter.refresh_shard()
+    spread = meter.overhead_bytes
+    meter.refresh()
+    assert meter.overhead_bytes == spread > 1.5 * few
 
 
 def test_dicts_that_have_lost_most_of_their_keys_give_memory_back(ours: InProcess) -> None:
