@@ -220,10 +220,15 @@ class Service:
             or self.holds.is_paused
             or not session.authenticated
             or (len(commands) > 1 and not are_alike(commands))
-            or ((raw is None or len(raw) > self._key_bytes_max) and self._has_long(commands))
         ):
             self._submit_mixed(session, commands, arrived_ns)
+            return
+        if raw is None and row.is_write:
+            raw = encode_commands(commands)
+        if (raw is None or len(raw) > self._key_bytes_max) and self._has_long(commands):
+            self._submit_mixed(session, commands, arrived_ns)
         elif row.is_write:
+            assert raw is not None
             if self._node.bytes_pending > QUEUED_BYTES_MAX or (
                 self._maxmemory and row.deny_oom and not self.make_room(commands)
             ):
@@ -232,7 +237,7 @@ class Service:
                 self._hold(session, commands)
             else:
                 call = Call(session, session.db, [row] * len(commands), commands, arrived_ns, row)
-                self._enqueue(call, raw if raw is not None else encode_commands(commands))
+                self._enqueue(call, raw)
         elif session.pending or not (self._node.reads_at_once or self._is_stale or not row.needs_leader):
             call = Call(session, session.db, [row] * len(commands), commands, arrived_ns, row)
             if not self.router.read(call, raw or b""):
