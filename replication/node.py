@@ -50,6 +50,10 @@ OUTCOME_TIMEOUT_MS: Final = 5000
 """How long after the loss of leadership the fate of a proposal may stay open: several elections."""
 FETCH_BYTES_MAX: Final = 1 << 20
 """Read for a peer at once: as much as goes into one append."""
+LARGE_BYTES: Final = 16 << 10
+"""A follower that has more to apply acknowledges first what came with it: the leader's clients wait for that only."""
+LATE_TICKS_MAX: Final = 2
+"""After so many ticks it applies, whatever its disk does."""
 UNAPPLIED_BYTES_MAX: Final = 256 << 20
 """Entries are refused while more waits to be applied: a follower that loads a snapshot does not fill its memory."""
 KEPT_BYTES: Final = 64 << 20
@@ -78,12 +82,13 @@ class Node(Applying):
         last_stamp_ms: int = 0,
         outcome_timeout_ms: int = OUTCOME_TIMEOUT_MS,
         kept_bytes: int = KEPT_BYTES,
+        soon: Callable[[Callable[[], None]], object] = lambda act: act(),
         on_damage: Callable[[StorageError], None] = _ignore,
         on_failed: Callable[[StorageError], None] = _ignore,
     ) -> None:
         # last_stamp_ms: the latest stamp in the log, which may be ahead of the machine's and of a clock that stepped.
-        # on_damage: old entries cannot be read, so a peer is sent a snapshot; it has to be of the state as it is now.
-        # on_failed: committed entries cannot be read; the node has stopped.
+        # soon: calls back once what was sent is on its way. on_damage: old entries cannot be read, so a peer is sent a
+        # snapshot; it has to be of the state as it is now. on_failed: committed ones cannot be; the node has stopped.
         transport = transport if transport is not None else NoPeers()
         reader = reader if reader is not None else InlineReader(storage)
         super().__init__(raft, storage, reader, machine, transport, crash_point, last_stamp_ms, on_failed)
@@ -94,6 +99,9 @@ class Node(Applying):
         self._kept_bytes = kept_bytes
         self._outcome_ticks = outcome_timeout_ms // TICK_MS
         self._ticks = 0
+        self._soon = soon
+        self._late_tick = 0
+        """When to apply what waits for an acknowledgement to go first, if that takes so long; 0: nothing waits."""
         self._outbox = Outbox(transport, crash_point)
         self._unpersisted: deque[tuple[int, int, int, int, list[tuple[str, Message]]]] = deque()
         """(token, term, last index and its term, promises) of what the log was given and has not reported durable."""
@@ -274,6 +282,13 @@ class Node(Applying):
         stamp_ms = self._last_stamp_ms if raft.role is LEADER else self.next_stamp_ms()
         raft.persisted(term, last_index, stamp_ms, last_term)
         self._advance()
+        if self._late_tick:
+            self._soon(self._apply_late)
+
+    def _apply_late(self) -> None:
+        if self._late_tick and not self.is_stopped:
+            self._late_tick = 0
+            self._advance()
 
     # -- the order ----------------------------------------------------------------------------------------------------
 
@@ -290,6 +305,8 @@ class Node(Applying):
                 ready = raft.ready()
                 if ready is not None:
                     self._perform(ready)
+                    if ready.entries and not self._late_tick and self._log.unapplied_bytes >= LARGE_BYTES:
+                        self._late_tick = self._ticks + LATE_TICKS_MAX
                 leader, is_leader, term = self._leadership
                 if raft.leader != leader or raft.term != term or (raft.role is LEADER) is not is_leader:
                     self._change_leadership()
@@ -298,7 +315,9 @@ class Node(Applying):
                         self._refuse_reads(ready.lost_reads)
                     if ready.reads:
                         self._reads.confirm(ready.reads)
-                self._apply_committed()
+                if self._ticks >= self._late_tick or raft.role is not Role.FOLLOWER:
+                    self._late_tick = 0
+                    self._apply_committed()
                 if self._is_change_applied:
                     # Applying a change of members may bring the core more to do.
                     self._is_change_applied = False

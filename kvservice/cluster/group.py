@@ -192,6 +192,7 @@ class Group:
             crash_point=self._crash_point,
             last_stamp_ms=opened.end.last_stamp_ms,
             outcome_timeout_ms=self._config.outcome_timeout_ms,
+            soon=self._loop.call_soon,
             on_damage=self._old_entries_damaged,
             on_failed=self._on_failed,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from persistence.errors import Damaged, DiskFailed, StorageError
 from replication.core.log import RaftLog
@@ -143,6 +143,7 @@ class Bench:
         self.wire = FakeTransport(self.told)
         self.damage: list[StorageError] = []
         self.failures: list[StorageError] = []
+        self.soon: list[Callable[[], None]] = []
         members = Configuration(tuple(f"n{number}" for number in range(1, voters + 1)))
         log = RaftLog(stored, term, applied, committed=max(applied, committed))
         raft = Raft("n1", Settings(), HardState(term, ""), members, log, lambda _count: 0)
@@ -155,6 +156,7 @@ class Bench:
             wall_clock_ms=lambda: self.now_ms,
             crash_point=lambda point: self.told.append(point),
             last_stamp_ms=last_stamp_ms,
+            soon=self.soon.append,
             on_damage=self.damage.append,
             on_failed=self.failures.append,
         )

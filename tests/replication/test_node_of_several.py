@@ -172,6 +172,68 @@ def received(index: int, term: int = 1) -> InstallSnapshot:
     return InstallSnapshot(1, index, term, THREE)
 
 
+LARGE = bytes(replication.node.LARGE_BYTES)
+
+
+def test_a_follower_acknowledges_before_it_applies_large_entries() -> None:
+    bench = follower()
+    bench.hear(append(entry(1, payload=LARGE)))
+    bench.report_all()
+    bench.soon.pop()()
+    forget(bench)
+    bench.hear(append(entry(2, payload=LARGE), commit_index=1))
+    bench.report_all()
+    assert bench.told == ["persisting", "append 3", "durable", "promising", "send n2 AppendReply", "promised"]
+    [apply] = bench.soon
+    apply()
+    assert bench.applied_indexes == [1]
+    bench.hear(Heartbeat(1, 2, 0))
+    assert bench.applied_indexes == [1, 2], "nothing is on its way to the disk"
+
+
+def test_a_follower_whose_disk_is_slow_applies_large_entries_nevertheless() -> None:
+    bench = follower()
+    bench.hear(append(entry(1, payload=LARGE)))
+    bench.report_all()
+    bench.soon.pop()()
+    bench.hear(append(entry(2, payload=LARGE), commit_index=1))
+    bench.node.tick()
+    bench.hear(append(entry(3, payload=LARGE), commit_index=1))
+    assert bench.applied_indexes == []
+    bench.node.tick()
+    assert bench.applied_indexes == [1]
+    bench.report_all()
+    assert bench.applied_indexes == [1]
+
+
+def test_small_entries_are_applied_as_they_are_committed() -> None:
+    bench = follower()
+    bench.hear(append(entry(1)))
+    bench.hear(append(entry(2), commit_index=1))
+    assert bench.applied_indexes == [1]
+    assert bench.soon == []
+
+
+def test_a_leader_applies_large_entries_as_they_are_committed() -> None:
+    bench = leader()
+    bench.propose(LARGE)
+    bench.report_all()
+    bench.hear(AppendReply(1, True, 2, 0, 0, 0))
+    assert bench.applied_indexes == [2]
+
+
+def test_a_node_that_stops_applies_nothing_late() -> None:
+    bench = follower()
+    bench.hear(append(entry(1, payload=LARGE)))
+    bench.report_all()
+    bench.soon.pop()()
+    bench.hear(append(entry(2, payload=LARGE), commit_index=1))
+    bench.report_all()
+    bench.node.stop()
+    bench.soon.pop()()
+    assert bench.applied_indexes == []
+
+
 def test_a_received_snapshot_restarts_the_log_and_then_the_machine() -> None:
     bench = follower()
     bench.node.snapshot_received("n2", received(50))

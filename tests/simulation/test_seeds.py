@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import replication.node
 from kvservice.simulation import process
 from kvservice.simulation.report import simulate, total_line
 from kvservice.simulation.world import ANY, DRIFT, Conditions, World
@@ -37,6 +38,13 @@ def test_nothing_goes_wrong_whatever_fails(group: int) -> None:
 def test_a_seed_that_failed_once_does_not_fail_again(seed: int, seconds: float, why: str) -> None:
     report = simulate(seed, seconds)
     assert report.failure is None, f"{why}, once. Now: {report.failure.reason}\n{report.failure.detail}"
+
+
+def test_followers_may_acknowledge_everything_before_they_apply_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replication.node, "LARGE_BYTES", 0)
+    for seed in range(101, 107):
+        report = simulate(seed, SECONDS)
+        assert report.failure is None, f"{report.line()}\n{report.failure.reason}\n{report.failure.detail}"
 
 
 def trace_of(seed: int, conditions: Conditions = ANY) -> tuple[list[str], int, int]:
