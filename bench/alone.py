@@ -1,14 +1,20 @@
-"""What single processes make of the loads of ``bench.cluster``: how far three nodes could get on this machine.
+"""What less than three nodes of Redan make of the loads of ``bench.cluster``: how far these could get on this machine.
 
 redis-server syncs its log before it answers, as Redan does, and sends it to nobody. An empty server of grpc.aio, of the
 kind that Redan has, answers unary calls and does nothing else. A Redan node alone writes its log and replicates it to
-nobody.
+nobody. Three bare nodes (bench/bare_node) copy SETs and can do nothing else.
 
 Leaves to the caller: measuring the node alone, and etcd's figures of the same run.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -17,35 +23,66 @@ from bench.experiment import Cell, Table
 from bench.go_load import run_grpc_load
 from bench.grpc_rates import empty_server
 from bench.load import run_load
-from bench.report import median, significant
-from bench.servers import Redis
+from bench.report import ROOT, SCRATCH, median, significant
+from bench.servers import Redis, free_port
+from kvservice.grpc_poller import prefer_poller
 
-NOT_REDAN: Final = ("redis", "empty")
-"""Sides that stand in for nobody: redis-server, and the empty gRPC server."""
+NOT_REDAN: Final = ("bare", "redis", "empty")
+"""Sides that stand in for nobody: three bare nodes, redis-server, and the empty gRPC server."""
+
+
+@contextmanager
+def bare_cluster() -> Iterator[int]:
+    """Run three bare nodes, with gRPC as nodes have it; give the port of the leader."""
+    environment = dict(os.environ)
+    prefer_poller(environment)
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder, ExitStack() as running:
+
+        def start(*arguments: str) -> str:
+            command = [sys.executable, "-m", "bench.bare_node", *arguments]
+            process = running.enter_context(
+                subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+            )
+            running.callback(process.kill)
+            assert process.stdout is not None
+            if not (said := process.stdout.readline().strip()):
+                raise RuntimeError(f"the bare node {arguments} did not start")
+            return said
+
+        peers = [start("follower", f"{folder}/follower{number}") for number in range(2)]
+        port = free_port()
+        start("leader", str(port), f"{folder}/leader", *peers)
+        yield port
 
 
 def measure_alone(program: Path, seconds: float, values: Values, say: Say) -> None:
-    """Load redis-server, then an empty gRPC server; add the requests a second of each load."""
+    """Load three bare nodes, redis-server, then an empty gRPC server; add the requests a second of each load."""
 
     def note(name: str, rate: float) -> None:
         values[name].append(rate)
         say(f"{name}: {rate:,.0f}/s")
 
-    with Redis("always") as server:
-        server.start()
+    def set_keys(side: str, port: int) -> None:
         for pipeline in PIPELINES:
             for clients in CLIENTS:
                 requests = int(REQUESTS_PER_SECOND[pipeline] * seconds)
-                load = run_load(server.port, "set", requests=requests, pipeline=pipeline, clients=clients)
-                note(f"redis set {pipeline} {clients}", load.rate)
+                load = run_load(port, "set", requests=requests, pipeline=pipeline, clients=clients)
+                note(f"{side} set {pipeline} {clients}", load.rate)
+
+    with bare_cluster() as port:
+        set_keys("bare", port)
+    with Redis("always") as server:
+        server.start()
+        set_keys("redis", server.port)
     for clients in CLIENTS:
-        with empty_server() as (_pid, port):
-            calls = run_grpc_load(program, "redan", [f"127.0.0.1:{port}"], clients=clients, seconds=seconds)
+        with empty_server() as (_pid, grpc_port):
+            calls = run_grpc_load(program, "redan", [f"127.0.0.1:{grpc_port}"], clients=clients, seconds=seconds)
             note(f"empty redan {clients}", calls.rate)
 
 
 def alone_table(values: Values, single: Values, alone: Values) -> Table:
-    """Return what each process alone makes as multiples of what three nodes of etcd put, beside the targets."""
+    """Return what each of them makes as multiples of what three nodes of etcd put, beside the targets."""
     rows: list[list[Cell]] = []
     for clients in CLIENTS:
         etcd = median(values[f"etcd etcd {clients}"])
@@ -53,5 +90,5 @@ def alone_table(values: Values, single: Values, alone: Values) -> Table:
             rates = (single[f"redan {load} {clients}"], *(alone.get(f"{who} {load} {clients}") for who in NOT_REDAN))
             ratios: list[Cell] = [significant(median(found) / etcd, 3) if found else None for found in rates]
             rows.append([f"{words}, {clients:,} clients", *ratios, f"≥ {TARGETS[load]:g}"])
-    head = ["Load", "Redan, one node", "redis-server", "empty gRPC server", "Target"]
-    return Table("Writes of one process alone, as multiples of what three nodes of etcd put", head, rows)
+    head = ["Load", "Redan, one node", "three bare nodes", "redis-server", "empty gRPC server", "Target"]
+    return Table("Writes of those that do less, as multiples of what three nodes of etcd put", head, rows)

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from bench.alone import bare_cluster
 from bench.decisions import SCRIPTS, command_of
 from bench.render import figures_of
 from bench.report import ROOT
+from bench.resp_client import RespClient
 
 NEEDS_REDIS = {"recovery", "runtimes", "protocols", "fsync_modes", "second_copy"}
 SCRIPT_SECONDS_MAX = 240
@@ -69,3 +71,10 @@ def test_a_section_of_the_comparison_measures_both_servers_in_every_round(sectio
         assert len(figure["redan"]["values"]) == 1, figure["name"]
         only_ours = section == "grpc" or "event-loop lag" in figure["name"]
         assert len(figure["redis"]["values"]) == (0 if only_ours else 1), figure["name"]
+
+
+def test_three_bare_nodes_acknowledge_what_clients_set() -> None:
+    with bare_cluster() as port, RespClient(port) as first, RespClient(port) as second:
+        for number in range(50):
+            for client in (first, second):
+                assert client.call(b"SET", b"key:%d" % number, b"value") == b"OK"

@@ -175,8 +175,8 @@ def test_loads_of_three_nodes_and_of_one_process_stand_beside_etcd() -> None:
     rows = alone_table(values, single, alone).rows
     assert [row[0] for row in rows] == [row[0] for row in written.rows]
     assert [row[1:] for row in rows[:4]] == [
-        [30.0, 50.0, None, "≥ 8"],
-        [30.0, 50.0, None, "≥ 20"],
-        [30.0, None, 1.5, "≥ 1"],
-        [30.0, None, None, "≥ 20"],
+        [30.0, None, 50.0, None, "≥ 8"],
+        [30.0, None, 50.0, None, "≥ 20"],
+        [30.0, None, None, 1.5, "≥ 1"],
+        [30.0, None, None, None, "≥ 20"],
     ]
