@@ -4,7 +4,7 @@
 2. *send*: messages that promise nothing; a leader's entries go out beside its own disk;
 3. *commit*: once the log reports them durable, the messages that promise something go out (votes, acknowledgements),
    and the core counts this node's own disk;
-4. *apply*: committed entries change the state machine, in order;
+4. *apply*: committed entries change the state machine, in order; a follower with many bytes of them does 3 first;
 5. *answer*: the state machine answers whom the batch names, and reads that were confirmed are run.
 
 Crash points stand between the steps: replication/crash_points.
@@ -51,7 +51,7 @@ OUTCOME_TIMEOUT_MS: Final = 5000
 FETCH_BYTES_MAX: Final = 1 << 20
 """Read for a peer at once: as much as goes into one append."""
 LARGE_BYTES: Final = 16 << 10
-"""A follower that has more to apply acknowledges first what came with it: the leader's clients wait for that only."""
+"""With more not applied, a follower acknowledges first what it has received: the leader's clients wait for that."""
 LATE_TICKS_MAX: Final = 2
 """After so many ticks it applies, whatever its disk does."""
 UNAPPLIED_BYTES_MAX: Final = 256 << 20

@@ -175,11 +175,17 @@ def received(index: int, term: int = 1) -> InstallSnapshot:
 LARGE = bytes(replication.node.LARGE_BYTES)
 
 
-def test_a_follower_acknowledges_before_it_applies_large_entries() -> None:
+def follower_of_large_entries() -> Bench:
+    """Return a follower that has acknowledged one."""
     bench = follower()
     bench.hear(append(entry(1, payload=LARGE)))
     bench.report_all()
     bench.soon.pop()()
+    return bench
+
+
+def test_a_follower_acknowledges_before_it_applies_large_entries() -> None:
+    bench = follower_of_large_entries()
     forget(bench)
     bench.hear(append(entry(2, payload=LARGE), commit_index=1))
     bench.report_all()
@@ -192,10 +198,7 @@ def test_a_follower_acknowledges_before_it_applies_large_entries() -> None:
 
 
 def test_a_follower_whose_disk_is_slow_applies_large_entries_nevertheless() -> None:
-    bench = follower()
-    bench.hear(append(entry(1, payload=LARGE)))
-    bench.report_all()
-    bench.soon.pop()()
+    bench = follower_of_large_entries()
     bench.hear(append(entry(2, payload=LARGE), commit_index=1))
     bench.node.tick()
     bench.hear(append(entry(3, payload=LARGE), commit_index=1))
@@ -223,10 +226,7 @@ def test_a_leader_applies_large_entries_as_they_are_committed() -> None:
 
 
 def test_a_node_that_stops_applies_nothing_late() -> None:
-    bench = follower()
-    bench.hear(append(entry(1, payload=LARGE)))
-    bench.report_all()
-    bench.soon.pop()()
+    bench = follower_of_large_entries()
     bench.hear(append(entry(2, payload=LARGE), commit_index=1))
     bench.report_all()
     bench.node.stop()
