@@ -18,7 +18,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from bench.cluster_loads import CLIENTS, LOADS, PIPELINES, REQUESTS_PER_SECOND, TARGETS, Say, Values
+from bench.cluster_loads import (
+    BATCH,
+    CLIENTS,
+    GRPC_TARGETS,
+    LOADS,
+    PIPELINES,
+    REQUESTS_PER_SECOND,
+    TARGETS,
+    Say,
+    Values,
+)
 from bench.experiment import Cell, Table
 from bench.go_load import run_grpc_load
 from bench.grpc_rates import empty_server
@@ -32,8 +42,8 @@ NOT_REDAN: Final = ("bare", "redis", "empty")
 
 
 @contextmanager
-def bare_cluster() -> Iterator[int]:
-    """Run three bare nodes, with gRPC as nodes have it; give the port of the leader."""
+def bare_cluster() -> Iterator[tuple[int, int]]:
+    """Run three bare nodes, with gRPC as nodes have it; give the ports of the leader for RESP and gRPC."""
     environment = dict(os.environ)
     prefer_poller(environment)
     SCRATCH.mkdir(parents=True, exist_ok=True)
@@ -51,9 +61,9 @@ def bare_cluster() -> Iterator[int]:
             return said
 
         peers = [start("follower", f"{folder}/follower{number}") for number in range(2)]
-        port = free_port()
-        start("leader", str(port), f"{folder}/leader", *peers)
-        yield port
+        ports = free_port(), free_port()
+        start("leader", *map(str, ports), f"{folder}/leader", *peers)
+        yield ports
 
 
 def measure_alone(program: Path, seconds: float, values: Values, say: Say) -> None:
@@ -70,8 +80,13 @@ def measure_alone(program: Path, seconds: float, values: Values, say: Say) -> No
                 load = run_load(port, "set", requests=requests, pipeline=pipeline, clients=clients)
                 note(f"{side} set {pipeline} {clients}", load.rate)
 
-    with bare_cluster() as port:
+    with bare_cluster() as (port, grpc_port):
         set_keys("bare", port)
+        for clients in CLIENTS:
+            for target in GRPC_TARGETS:
+                endpoint = [f"127.0.0.1:{grpc_port}"]
+                load = run_grpc_load(program, target, endpoint, clients=clients, seconds=seconds, batch=BATCH)
+                note(f"bare {target} {clients}", load.rate)
     with Redis("always") as server:
         server.start()
         set_keys("redis", server.port)

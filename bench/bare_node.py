@@ -1,10 +1,10 @@
 """The least that three replicated nodes can cost in Python: a leader and two followers that only copy SETs.
 
-Usage: python -m bench.bare_node follower FILE, which prints its port, or leader PORT FILE PEER PEER with the ports of
-its followers. ``bench.alone`` starts them. As in Redan: hiredis, uvloop, a stream of grpc.aio to each follower, a log
-in a file of zeros whose thread syncs each entry, an entry at a time, answers when a majority has it.
-There are no terms, elections, other commands, limits or statistics, clients are trusted, and the log overwrites itself:
-what is lost when a process ends stays lost.
+Usage: python -m bench.bare_node follower FILE, which prints its port, or leader PORT GRPC_PORT FILE PEER PEER with the
+ports of its followers. ``bench.alone`` starts them. As in Redan: hiredis, uvloop, a stream of grpc.aio to each
+follower, a log in a file of zeros whose thread syncs each entry, an entry at a time, answers when a majority has it,
+and Set and Pipeline of gRPC on as many servers as a node has. There are no terms, elections, other commands, limits or
+statistics, clients are trusted, and the log overwrites itself: what is lost when a process ends stays lost.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 import grpc
 import hiredis
 import uvloop
+
+from kvservice.api.server import SERVERS
+from kvservice.gateway.resp import encode_commands
+from redan.kv.v1 import kv_pb2
 
 METHOD: Final = "/bench.Bare/Exchange"
 LOG_BYTES: Final = 64 * 1024 * 1024
@@ -33,6 +37,14 @@ MESSAGE_BYTES_MAX: Final = 1 << 30
 Values = dict[bytes, bytes]
 Commands = list[list[bytes]]
 Stream = grpc.aio.StreamStreamCall[bytes, bytes]
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class Asker(Protocol):
+    """Who sent SETs."""
+
+    def answer(self, count: int) -> None:
+        """Learn that so many are acknowledged."""
 
 
 class Log:
@@ -76,7 +88,7 @@ async def follow(path: Path) -> None:
     log = Log(path, loop)
     values: Values = {}
 
-    async def exchange(_requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    async def exchange(_requests: object, context: Context) -> None:
         while isinstance(entry := cast(object, await context.read()), bytes):
             durable = asyncio.Event()
             log.append(entry, durable.set)
@@ -102,9 +114,9 @@ class Leader:
         self._loop = loop
         self._log = log
         self._values: Values = {}
-        self._open: list[tuple[Client, Commands]] = []
+        self._open: list[tuple[Asker, Commands]] = []
         self._payload: list[bytes] = []
-        self._flying: list[tuple[Client, Commands]] | None = None
+        self._flying: list[tuple[Asker, Commands]] | None = None
         self._is_scheduled = False
         self._turns = self._seen = 0
         self._held = [0] * (1 + len(streams))
@@ -131,7 +143,7 @@ class Leader:
             self._finished += 1
             self._finish()
 
-    def submit(self, client: Client, commands: Commands, raw: bytes) -> None:
+    def submit(self, client: Asker, commands: Commands, raw: bytes) -> None:
         """Put SETs of a client into the next entry."""
         self._open.append((client, commands))
         self._payload.append(raw)
@@ -193,13 +205,55 @@ class Client(asyncio.Protocol):
         self._transport.write(b"+OK\r\n" * count)
 
 
-async def lead(port: int, path: Path, peers: list[int]) -> None:
+class Call:
+    """SETs that came through gRPC."""
+
+    def __init__(self, leader: Leader, commands: Commands) -> None:
+        self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        leader.submit(self, commands, encode_commands(commands))
+
+    def answer(self, _count: int) -> None:
+        """End the wait."""
+        if not self.answered.done():
+            self.answered.set_result(None)
+
+
+def handlers_of(leader: Leader) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+    """Return what serves Set and Pipeline."""
+    stored = kv_pb2.SetResponse(applied=True).SerializeToString()
+
+    async def set_one(raw: bytes, _context: Context) -> bytes:
+        request = kv_pb2.SetRequest.FromString(raw)
+        await Call(leader, [[b"SET", request.key, request.value]]).answered
+        return stored
+
+    async def pipeline(_requests: object, context: Context) -> None:
+        while isinstance(raw := cast(object, await context.read()), bytes):
+            request = kv_pb2.PipelineRequest.FromString(raw)
+            commands: Commands = [message.args[:] for message in request.commands]
+            await Call(leader, commands).answered
+            values = [kv_pb2.Value(status="OK")] * len(commands)
+            await context.write(kv_pb2.PipelineResponse(batch_id=request.batch_id, values=values).SerializeToString())
+
+    return {
+        "Set": grpc.unary_unary_rpc_method_handler(set_one),
+        "Pipeline": grpc.stream_stream_rpc_method_handler(pipeline),
+    }
+
+
+async def lead(port: int, grpc_port: int, path: Path, peers: list[int]) -> None:
     """Serve clients until killed."""
     loop = asyncio.get_running_loop()
     options = [("grpc.use_local_subchannel_pool", 1)]
     channels = [grpc.aio.insecure_channel(f"127.0.0.1:{peer}", options=options) for peer in peers]
     leader = Leader(loop, Log(path, loop), [channel.stream_stream(METHOD)() for channel in channels])
     server = await loop.create_server(lambda: Client(leader), "127.0.0.1", port, backlog=1024)
+    servers = [grpc.aio.server(options=[("grpc.so_reuseport", 1)]) for _ in range(SERVERS)]
+    for one in servers:
+        generic = grpc.method_handlers_generic_handler("redan.kv.v1.KVService", handlers_of(leader))
+        one.add_generic_rpc_handlers((generic,))
+        one.add_insecure_port(f"127.0.0.1:{grpc_port}")
+        await one.start()
     print("serving", flush=True)
     await server.serve_forever()
 
@@ -210,7 +264,7 @@ def main(arguments: list[str]) -> None:
     if role == "follower":
         uvloop.run(follow(Path(rest[0])))
     else:
-        uvloop.run(lead(int(rest[0]), Path(rest[1]), [int(peer) for peer in rest[2:]]))
+        uvloop.run(lead(int(rest[0]), int(rest[1]), Path(rest[2]), [int(peer) for peer in rest[3:]]))
 
 
 if __name__ == "__main__":

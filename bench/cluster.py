@@ -6,7 +6,8 @@ has no such plane), the Go client of ``bench/grpc_load`` through gRPC for both. 
 each round (``bench.alone``).
 
 Guarantees: the clusters run one after the other in each round, and who goes first alternates; figures are medians of
-the rounds. Both sync each write to the disks of a majority before they acknowledge it; etcd's peers speak HTTP.
+the rounds. A load begins when the nodes have done what the one before has left them. Both sync each write to the disks
+of a majority before they acknowledge it; etcd's peers speak HTTP.
 Leaves to the caller: a machine that does nothing else. Six servers and a client share its cores, in turn.
 """
 
@@ -22,7 +23,17 @@ from time import monotonic
 from typing import Final
 
 from bench.alone import alone_table, measure_alone
-from bench.cluster_loads import BATCH, CLIENTS, LOADS, PIPELINES, REQUESTS_PER_SECOND, TARGETS, Say, Values
+from bench.cluster_loads import (
+    BATCH,
+    CLIENTS,
+    GRPC_TARGETS,
+    LOADS,
+    PIPELINES,
+    REQUESTS_PER_SECOND,
+    TARGETS,
+    Say,
+    Values,
+)
 from bench.clusters import SIDES, Cluster, ClusterSide, RedanCluster, make_cluster
 from bench.experiment import Cell, Table, table_text
 from bench.failovers import FAULTS, Fault, Gaps, gap_rows, measure_faults
@@ -59,9 +70,10 @@ def measure_writes(program: Path, cluster: Cluster, seconds: float, values: Valu
         values[f"{cluster.side} {name}"].append(rate)
         say(f"{cluster.side} {name}: {rate:,.0f}/s")
 
-    targets: tuple[Target, ...] = ("etcd",) if cluster.side == "etcd" else ("redan", "redan-pipeline")
+    targets: tuple[Target, ...] = ("etcd",) if cluster.side == "etcd" else GRPC_TARGETS
     for clients in CLIENTS:
         for target in targets:
+            cluster.rest()
             load = run_grpc_load(program, target, endpoint, clients=clients, seconds=seconds, batch=BATCH)
             note(f"{target} {clients}", load.rate)
     if isinstance(cluster, RedanCluster):
@@ -70,6 +82,7 @@ def measure_writes(program: Path, cluster: Cluster, seconds: float, values: Valu
                 for command in ("set", "get"):
                     requests = int(REQUESTS_PER_SECOND[pipeline] * seconds)
                     port = cluster.resp_ports[leader]
+                    cluster.rest()
                     load_of = run_load(port, _command(command), requests=requests, pipeline=pipeline, clients=clients)
                     note(f"{command} {pipeline} {clients}", load_of.rate)
 

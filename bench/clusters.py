@@ -24,7 +24,7 @@ from google.protobuf.message import Message
 
 from bench.report import ROOT, SCRATCH
 from bench.resp_client import RespClient
-from bench.servers import free_port
+from bench.servers import cpu_seconds, free_port
 from redan.cluster.v1 import cluster_pb2
 
 Answer = TypeVar("Answer", bound=Message)
@@ -34,6 +34,10 @@ NODES: Final = 3
 FORM_SECONDS_MAX: Final = 60.0
 STOP_SECONDS_MAX: Final = 20.0
 CALL_SECONDS_MAX: Final = 2.0
+REST_SECONDS: Final = 0.5
+REST_SECONDS_MAX: Final = 30.0
+REST_CPU_MAX: Final = 0.3
+"""Nodes at rest together use less of one processor."""
 POLL_SECONDS: Final = 0.02
 
 
@@ -100,6 +104,20 @@ class Cluster:
         if missing:
             tails = "\n".join((self.folder / f"log{n}").read_text(errors="replace")[-1500:] for n in self.numbers)
             raise RuntimeError(f"{self.side} did not become whole; node {missing[0]} takes no writes:\n{tails}")
+
+    def rest(self) -> None:
+        """Wait until the nodes have done what a load has left them: calls of clients that are gone, and entries."""
+        deadline = monotonic() + REST_SECONDS_MAX
+        used = self._cpu_seconds()
+        while monotonic() < deadline:
+            sleep(REST_SECONDS)
+            before, used = used, self._cpu_seconds()
+            if used - before < REST_CPU_MAX * REST_SECONDS:
+                return
+        raise RuntimeError(f"{self.side} did not come to rest within {REST_SECONDS_MAX:g} s")
+
+    def _cpu_seconds(self) -> float:
+        return sum(cpu_seconds(process.pid) for process in self._processes.values())
 
     def signal(self, number: int, what: signal.Signals) -> None:
         """Send a signal to a node."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import grpc
 import pytest
 
 from bench.alone import bare_cluster
@@ -17,6 +19,7 @@ from bench.decisions import SCRIPTS, command_of
 from bench.render import figures_of
 from bench.report import ROOT
 from bench.resp_client import RespClient
+from redan.kv.v1 import kv_pb2, kv_pb2_grpc
 
 NEEDS_REDIS = {"recovery", "runtimes", "protocols", "fsync_modes", "second_copy"}
 SCRIPT_SECONDS_MAX = 240
@@ -74,7 +77,21 @@ def test_a_section_of_the_comparison_measures_both_servers_in_every_round(sectio
 
 
 def test_three_bare_nodes_acknowledge_what_clients_set() -> None:
-    with bare_cluster() as port, RespClient(port) as first, RespClient(port) as second:
+    with bare_cluster() as (port, grpc_port), RespClient(port) as first, RespClient(port) as second:
         for number in range(50):
             for client in (first, second):
                 assert client.call(b"SET", b"key:%d" % number, b"value") == b"OK"
+        asyncio.run(set_through_grpc(grpc_port))
+
+
+async def set_through_grpc(port: int) -> None:
+    """Set keys one by one and in batches, and look at the answers."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        service = kv_pb2_grpc.KVServiceStub(channel)
+        stream = service.Pipeline()
+        for number in range(20):
+            assert (await service.Set(kv_pb2.SetRequest(key=b"k", value=b"v"))).applied
+            commands = [kv_pb2.Command(args=[b"SET", b"k", b"v"])] * 3
+            await stream.write(kv_pb2.PipelineRequest(batch_id=number, commands=commands))
+            response = cast(kv_pb2.PipelineResponse, await stream.read())
+            assert (response.batch_id, [value.status for value in response.values]) == (number, ["OK"] * 3)
