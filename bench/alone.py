@@ -18,19 +18,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from bench.cluster_loads import (
-    BATCH,
-    CLIENTS,
-    GRPC_TARGETS,
-    LOADS,
-    PIPELINES,
-    REQUESTS_PER_SECOND,
-    TARGETS,
-    Say,
-    Values,
-)
+from bench.cluster_loads import BATCH, CLIENTS, LOADS, PIPELINES, REQUESTS_PER_SECOND, TARGETS, Say, Values
 from bench.experiment import Cell, Table
-from bench.go_load import run_grpc_load
+from bench.go_load import REDAN_TARGETS, run_grpc_load
 from bench.grpc_rates import empty_server
 from bench.load import run_load
 from bench.report import ROOT, SCRATCH, median, significant
@@ -83,7 +73,7 @@ def measure_alone(program: Path, seconds: float, values: Values, say: Say) -> No
     with bare_cluster() as (port, grpc_port):
         set_keys("bare", port)
         for clients in CLIENTS:
-            for target in GRPC_TARGETS:
+            for target in REDAN_TARGETS:
                 endpoint = [f"127.0.0.1:{grpc_port}"]
                 load = run_grpc_load(program, target, endpoint, clients=clients, seconds=seconds, batch=BATCH)
                 note(f"bare {target} {clients}", load.rate)

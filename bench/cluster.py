@@ -23,21 +23,11 @@ from time import monotonic
 from typing import Final
 
 from bench.alone import alone_table, measure_alone
-from bench.cluster_loads import (
-    BATCH,
-    CLIENTS,
-    GRPC_TARGETS,
-    LOADS,
-    PIPELINES,
-    REQUESTS_PER_SECOND,
-    TARGETS,
-    Say,
-    Values,
-)
+from bench.cluster_loads import BATCH, CLIENTS, LOADS, PIPELINES, REQUESTS_PER_SECOND, TARGETS, Say, Values
 from bench.clusters import SIDES, Cluster, ClusterSide, RedanCluster, make_cluster
 from bench.experiment import Cell, Table, table_text
 from bench.failovers import FAULTS, Fault, Gaps, gap_rows, measure_faults
-from bench.go_load import Target, build, run_grpc_load
+from bench.go_load import REDAN_TARGETS, Target, build, run_grpc_load
 from bench.load import Command, run_load
 from bench.report import RESULTS, environment, median, significant, write
 from bench.servers import allow_many_connections
@@ -70,7 +60,7 @@ def measure_writes(program: Path, cluster: Cluster, seconds: float, values: Valu
         values[f"{cluster.side} {name}"].append(rate)
         say(f"{cluster.side} {name}: {rate:,.0f}/s")
 
-    targets: tuple[Target, ...] = ("etcd",) if cluster.side == "etcd" else GRPC_TARGETS
+    targets: tuple[Target, ...] = ("etcd",) if cluster.side == "etcd" else REDAN_TARGETS
     for clients in CLIENTS:
         for target in targets:
             cluster.rest()

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from bench.go_load import Target
-
 CLIENTS: Final = (50, 1000)
 PIPELINES: Final = (1, 16)
 BATCH: Final = 100
-GRPC_TARGETS: Final[tuple[Target, ...]] = ("redan", "redan-pipeline")
-"""What the Go client can load of Redan: unary calls and batches."""
 REQUESTS_PER_SECOND: Final = {1: 20_000, 16: 100_000}
 """So many requests a second of load are asked of redis-benchmark, whose runs are bounded by their number."""
 LOADS: Final = {

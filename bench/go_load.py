@@ -20,6 +20,8 @@ from typing import Final, Literal, NamedTuple
 from bench.report import ROOT
 
 Target = Literal["etcd", "redan", "redan-pipeline"]
+REDAN_TARGETS: Final[tuple[Target, ...]] = ("redan", "redan-pipeline")
+"""What it can load of Redan: unary calls and batches."""
 
 SOURCE: Final = ROOT / "bench" / "grpc_load"
 BUILD: Final = ROOT / "build" / "grpc_load"
