@@ -192,7 +192,7 @@ class Etcd(Cluster):
 
 
 class RedanCluster(Cluster):
-    """Redan with its defaults: heartbeats of 100 ms, elections after 400 to 800 ms."""
+    """Redan with its defaults: heartbeats of 100 ms, elections after 400 to 600 ms."""
 
     side = "redan"
 

@@ -171,8 +171,8 @@ class Config(BaseModel):
     )
     election_timeout_ms: Whole = _cluster(
         400,
-        "Silence of the leader after which a node stands for election, at the earliest; at the latest after twice "
-        "that. The same on each node.",
+        "Silence of the leader after which a node stands for election, at the earliest; at the latest after half as "
+        "much again. The same on each node.",
         unit="milliseconds",
         ge=50,
         le=60_000,

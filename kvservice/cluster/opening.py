@@ -214,6 +214,6 @@ def _settings_of(config: Config) -> Settings:
     return Settings(
         heartbeat_ticks=max(1, config.heartbeat_interval_ms // TICK_MS),
         election_ticks_min=election_ticks,
-        election_ticks_max=2 * election_ticks,
+        election_ticks_max=election_ticks * 3 // 2,
         read_lease=config.read_mode == "lease",
     )

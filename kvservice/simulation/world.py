@@ -44,7 +44,7 @@ HEALED_PAUSE_US: Final = 300_000
 NEVER_STARTED_US: Final = 50_000
 TICKS: Final = (
     (10_000, Settings()),
-    *[(50_000, Settings(heartbeat_ticks=2, election_ticks_min=8, election_ticks_max=16))] * 4,
+    *[(50_000, Settings(heartbeat_ticks=2, election_ticks_min=8, election_ticks_max=12))] * 4,
 )
 """Length of a tick in us, and how many make a heartbeat and an election: the times are the same, ticks cost most."""
 DRIFT: Final = 0.01

@@ -1,9 +1,18 @@
 """A candidate, and the timer that makes one.
 
 An election: pre-vote (would a majority vote for me? changes nothing) → vote (next term, own vote durable first) →
-leader. A node that knows that its leader is gone, because the connection was reset, does not wait for the timer; if its
-election fails, for instance because votes were split, it tries again after a few random ticks, a bounded number of
-times.
+leader.
+
+A node that knows its leader to be gone, by its silence or a reset connection, is in a hurry, a bounded number of times.
+Who waits how long for what, so that a failed election costs no second timeout, and none is disturbed that may succeed:
+
+A. a pre-vote that is not answered is repeated after a few random ticks: the others may have heard the leader a tick
+   later than this node, and not have missed it yet;
+B. after one that is refused comes the full timeout: another node stands for election, or will, with a longer log. That
+   one does not wait for its own timer (``follower.request_vote``);
+C. votes have the full timeout, as they wait for disks, also at those who gave them (``RaftState.await_votes``);
+D. if as many as a majority have answered and it is not won, the votes are split: then as A. Two followers that miss the
+   leader in the same tick ask for pre-votes at once, would vote for each other, and vote for themselves.
 
 Who may campaign: a voter that is not in quarantine, does not know that it was removed, and has applied every membership
 change that it knows to be committed: otherwise it might count a majority of members that are no more.
@@ -12,9 +21,9 @@ Reference: Raft thesis, sections 3.4, 3.10 (transfer) and 9.6 (pre-vote).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from replication.core.follower import become_follower
+from replication.core.follower import HURRIED_ELECTIONS_MAX, become_follower
 from replication.core.leader import become_leader
 from replication.core.messages import AppendEntries, Heartbeat, InstallSnapshot, RequestVote, TimeoutNow, VoteReply
 from replication.core.quorum import VoteResult, vote_result
@@ -23,32 +32,21 @@ from replication.core.settings import Role
 if TYPE_CHECKING:
     from replication.core.raft import Raft
 
-HURRIED_ELECTIONS_MAX: Final = 10
-"""Elections a node starts early after its leader was lost; then its majority is lost too, and the timer will do."""
-FORGOTTEN_TICKS: Final = 6
-"""The first pre-vote comes 1 to this many ticks after the leader was lost: 10 to 60 ms."""
-
 
 def tick(raft: Raft) -> None:
     """Let 10 ms pass without a leader being heard of."""
     raft.election_elapsed += 1
     if raft.election_elapsed < raft.election_timeout:
         return
-    if raft.hurried_elections:
+    if raft.leader is not None:
+        raft.hurried_elections = HURRIED_ELECTIONS_MAX
+    elif raft.hurried_elections:
         raft.hurried_elections -= 1
     raft.leader = None
     if may_campaign(raft):
         campaign(raft)
     else:
         become_follower(raft, raft.term, None)
-
-
-def leader_lost(raft: Raft) -> None:
-    """Look for another leader soon: the present one is known to be gone."""
-    raft.leader = None
-    raft.hurried_elections = HURRIED_ELECTIONS_MAX
-    raft.election_elapsed = 0
-    raft.election_timeout = 1 + raft.chance(FORGOTTEN_TICKS)
 
 
 def may_campaign(raft: Raft) -> bool:
@@ -96,7 +94,7 @@ def become_candidate(raft: Raft) -> None:
     raft.role = Role.CANDIDATE
     raft.is_pre_vote = False
     raft.votes = {}
-    raft.restart_election_timer()
+    raft.await_votes()
     log = raft.log
     request = RequestVote(raft.term, log.last_index, log.last_term, False, raft.is_transfer)
     for peer in voting_peers(raft):
@@ -129,7 +127,7 @@ def vote_reply(raft: Raft, sender: str, message: VoteReply) -> None:
 
 
 def judge(raft: Raft) -> None:
-    """End the election if it is decided."""
+    """End the election if it is decided; if the votes seem to be split, wait less long for the rest of them."""
     configuration = raft.configuration
     result = vote_result(configuration.voters, raft.votes, configuration.outgoing)
     if result is VoteResult.LOST:
@@ -139,6 +137,11 @@ def judge(raft: Raft) -> None:
             become_candidate(raft)
         else:
             become_leader(raft)
+    elif raft.is_pre_vote:
+        if False in raft.votes.values():
+            raft.await_votes()
+    elif raft.hurried_elections and len(raft.votes) > len(configuration.voters) // 2:
+        raft.restart_election_timer()
 
 
 def yield_to_leader(raft: Raft, sender: str, message: AppendEntries | Heartbeat | InstallSnapshot) -> None:

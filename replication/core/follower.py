@@ -16,7 +16,7 @@ Reference: Raft thesis, sections 3.5, 3.6.1 and 5.3.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from replication.core.messages import (
     AppendEntries,
@@ -32,11 +32,17 @@ from replication.core.settings import Role
 if TYPE_CHECKING:
     from replication.core.raft import Raft
 
+HURRIED_ELECTIONS_MAX: Final = 10
+"""How often a node asks early after its leader was lost; then its majority is lost too, and the timer will do."""
+FORGOTTEN_TICKS: Final = 6
+"""The first pre-vote comes 1 to this many ticks after the leader was lost: 10 to 60 ms."""
+
 
 def become_follower(raft: Raft, term: int, leader: str | None) -> None:
     """Follow ``leader`` in ``term``, or wait for one."""
     assert term >= raft.term
-    if term > raft.term:
+    is_later = term > raft.term
+    if is_later:
         raft.enter_term(term, "")
     if raft.role is Role.LEADER:
         raft.lost_reads += raft.reads.drop()
@@ -47,7 +53,10 @@ def become_follower(raft: Raft, term: int, leader: str | None) -> None:
     raft.is_pre_vote = False
     raft.votes = {}
     raft.leader = None
-    raft.restart_election_timer()
+    if is_later:
+        raft.await_votes()
+    else:
+        raft.restart_election_timer()
     if leader is not None:
         follow(raft, leader)
 
@@ -62,6 +71,14 @@ def follow(raft: Raft, leader: str) -> None:
         raft.is_removed = False
         raft.hurried_elections = 0
         raft.restart_election_timer()
+
+
+def leader_lost(raft: Raft) -> None:
+    """Look for another leader soon: the present one is known to be gone."""
+    raft.leader = None
+    raft.hurried_elections = HURRIED_ELECTIONS_MAX
+    raft.election_elapsed = 0
+    raft.election_timeout = 1 + raft.chance(FORGOTTEN_TICKS)
 
 
 def hear_commit(raft: Raft, commit_index: int) -> None:
@@ -161,23 +178,33 @@ def refuse_as_lost(raft: Raft, leader: str, previous_index: int, read_round: int
 def request_vote(raft: Raft, sender: str, message: RequestVote) -> None:
     """Vote, in any role: once a term, for a log that is at least as complete (thesis, sections 3.4 and 3.6.1).
 
-    A pre-vote promises nothing, so any number of them is granted, and at once; a vote is told once it is durable.
+    A pre-vote promises nothing, so any number of them is granted, and at once; a vote is told once it is durable. Who
+    asks with a shorter log has missed the leader: a node that would soon miss it too stands for election in its place.
     """
     is_free = raft.vote == sender or (not raft.vote and raft.leader is None)
     if message.pre_vote and message.term > raft.term:
         is_free = True
-    granted = is_free and not raft.is_quarantined and raft.log.is_up_to_date(message.last_index, message.last_term)
+    is_up_to_date = raft.log.is_up_to_date(message.last_index, message.last_term)
+    granted = is_free and is_up_to_date and not raft.is_quarantined
     if message.pre_vote:
         if granted:
             raft.send(sender, VoteReply(message.term, True, True))
         else:
             refuse_vote(raft, sender, message)
+            if not is_up_to_date and is_leader_missed(raft):
+                leader_lost(raft)
     elif granted:
         raft.vote = sender
-        raft.restart_election_timer()
+        raft.await_votes()
         raft.send_after(sender, VoteReply(raft.term, True, False))
     else:
         refuse_vote(raft, sender, message)
+
+
+def is_leader_missed(raft: Raft) -> bool:
+    """Tell whether this node follows a leader that it has not heard of within the shortest election timeout."""
+    is_silent = raft.election_elapsed >= raft.settings.election_ticks_min
+    return raft.role is Role.FOLLOWER and raft.leader is not None and is_silent
 
 
 def refuse_vote(raft: Raft, candidate: str, message: RequestVote) -> None:

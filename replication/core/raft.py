@@ -258,7 +258,7 @@ class Raft(RaftState):
             if progress is not None and progress.state is leader.REPLICATE:
                 progress.become_probe()
         elif self.leader == peer and not self.settings.read_lease:
-            candidate.leader_lost(self)
+            follower.leader_lost(self)
 
     def fetched(self, peer: str, from_index: int, entries: list[Entry]) -> None:
         """Take entries read from disk for ``peer``; none at all if they cannot be read: it gets a snapshot instead."""

@@ -36,6 +36,7 @@ def node(
     vote: str = "",
     committed: int = 0,
     chance: Callable[[int], int] = lambda count: 0,
+    settings: Settings = PLAIN,
 ) -> Raft:
     """Return a node of a group of ``size`` whose log has entries of ``terms``, all of them durable."""
     log = RaftLog(0, 0, 0)
@@ -46,7 +47,7 @@ def node(
     log.commit(committed)
     known_term = term if term is not None else log.last_term
     voters = tuple(f"n{number}" for number in range(1, size + 1))
-    return Raft(name, PLAIN, HardState(known_term, vote), Configuration(voters), log, chance)
+    return Raft(name, settings, HardState(known_term, vote), Configuration(voters), log, chance)
 
 
 def turn(raft: Raft, is_stored: bool = True) -> Outgoing:

@@ -58,12 +58,12 @@ def test_a_killed_leader_is_replaced_at_once_and_nothing_acknowledged_is_lost() 
     assert cluster.values("a") == ["1", "1"]
 
 
-def test_a_silent_leader_is_replaced_within_twice_the_election_timeout() -> None:
+def test_a_silent_leader_is_replaced_within_the_longest_election_timeout_and_a_retry() -> None:
     cluster = led()
     cluster.isolate("n1")
     before_ms = cluster.now_ms
     cluster.until(lambda: cluster.leader.name != "n1")
-    assert cluster.now_ms - before_ms <= 1700
+    assert cluster.now_ms - before_ms <= 800
 
 
 def test_a_killed_leader_comes_back_as_a_follower_with_everything() -> None:

@@ -126,7 +126,7 @@ WHERE: Final[dict[str, Conditions]] = {
 FIRST_SEED: Final = {
     "reads by answers to an earlier round": 13,
     "reads before the no op is committed": 7,
-    "remembers the match of another term": 60,
+    "remembers the match of another term": 240,
     "repeats writes of unknown outcome": 25,
     "takes a late snapshot over newer state": 170,
 }

@@ -14,6 +14,7 @@ from replication.core.messages import (
     HardState,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
     Ready,
     RequestVote,
     TimeoutNow,
@@ -207,44 +208,6 @@ def test_what_is_committed_is_told_with_the_next_tick_where_no_append_follows() 
     assert turn(raft) == []
 
 
-# -- elections in a hurry ----------------------------------------------------------------------------------------------
-
-
-def test_a_lost_leader_is_replaced_soon_and_a_bounded_number_of_elections_is_hurried() -> None:
-    raft = node(term=1, chance=lambda count: count - 1)
-    raft.step("n2", Heartbeat(1, 0, 0))
-    raft.peer_unreachable("n3")
-    assert raft.leader == "n2"
-    raft.peer_unreachable("n2")
-    waits = []
-    for _ in range(12):
-        ticks, term = 0, raft.term
-        while raft.term == term:
-            raft.tick()
-            ticks += 1
-        waits.append(ticks)
-    assert waits == [6] + [15] * 9 + [80, 80]
-
-
-def test_a_leader_that_is_heard_of_again_ends_the_hurry() -> None:
-    raft = node(term=1)
-    raft.step("n2", Heartbeat(1, 0, 0))
-    raft.peer_unreachable("n2")
-    raft.step("n2", Heartbeat(1, 0, 0))
-    assert (raft.leader, raft.hurried_elections, raft.election_timeout) == ("n2", 0, 40)
-
-
-def test_a_learner_waits_for_a_leader_and_does_not_campaign() -> None:
-    raft = node(term=1)
-    raft.use_configuration(Configuration(("n2", "n3"), learners=("n1",)))
-    assert raft.is_learner
-    raft.step("n2", Heartbeat(1, 0, 0))
-    for _ in range(80):
-        raft.tick()
-    raft.campaign()
-    assert (raft.role, raft.term, raft.leader) == (Role.FOLLOWER, 1, None)
-
-
 # -- membership --------------------------------------------------------------------------------------------------------
 
 
@@ -327,6 +290,20 @@ def test_entries_from_disk_are_sent_only_if_they_are_still_those_of_the_log() ->
     assert len(ready(raft).fetches) == 1
     raft.fetched("n2", 1, entries([1, 1]))
     assert [entry.index for entry in appends(turn(raft))["n2"].entries] == [1, 2]
+
+
+def test_what_the_disk_has_no_more_is_sent_as_a_snapshot() -> None:
+    raft = node(terms=[1, 1, 2])
+    raft.settings = PLAIN._replace(memory_bytes_max=1)
+    raft.use_configuration(MEMBERS)
+    raft.log.commit(3)
+    raft.log.take_committed()
+    leader(raft)
+    turn(raft)
+    raft.step("n2", AppendReply(3, False, 3, 0, 0, 0))
+    assert ready(raft).fetches == [("n2", 1, 3)]
+    raft.fetched("n2", 1, [])
+    assert [(peer, type(message)) for peer, message in turn(raft)] == [("n2", InstallSnapshot)]
 
 
 def test_a_lost_append_is_found_by_the_next_heartbeats_answer() -> None:

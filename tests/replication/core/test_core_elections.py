@@ -1,0 +1,115 @@
+"""When a node asks for votes: elections in a hurry, for those who know that their leader is gone, and who gives way."""
+
+from __future__ import annotations
+
+import pytest
+
+from replication.core.membership import Configuration
+from replication.core.messages import Heartbeat, RequestVote, VoteReply
+from replication.core.raft import Raft, Role, Settings
+from tests.harness.lone_raft import node, turn
+
+
+def asking(raft: Raft, ticks: int) -> list[int]:
+    """Return after how many ticks each, as they pass, the node asks who would vote for it."""
+    waits, waited = [], 0
+    for _ in range(ticks):
+        raft.tick()
+        waited += 1
+        if any(isinstance(message, RequestVote) and message.pre_vote for _, message in turn(raft)):
+            waits.append(waited)
+            waited = 0
+    return waits
+
+
+def test_a_lost_leader_is_replaced_soon_and_a_bounded_number_of_elections_is_hurried() -> None:
+    raft = node(term=1, chance=lambda count: count - 1, settings=Settings())
+    raft.step("n2", Heartbeat(1, 0, 0))
+    raft.peer_unreachable("n3")
+    assert raft.leader == "n2"
+    raft.peer_unreachable("n2")
+    assert asking(raft, 6 + 9 * 15 + 2 * 60) == [6] + [15] * 9 + [60, 60]
+
+
+def test_a_leader_that_is_silent_is_replaced_as_one_that_is_lost() -> None:
+    raft = node(term=1, chance=lambda count: count - 1, settings=Settings())
+    raft.step("n2", Heartbeat(1, 0, 0))
+    assert asking(raft, 60 + 10 * 15 + 60) == [60] + [15] * 10 + [60]
+    raft.step("n2", Heartbeat(1, 0, 0))
+    assert asking(raft, 60 + 15) == [60, 15]
+
+
+def test_votes_have_their_time_until_a_majority_has_answered_and_it_is_not_won() -> None:
+    raft = node(term=1, settings=Settings(), size=5)
+    raft.step("n2", Heartbeat(1, 0, 0))
+    assert asking(raft, 40) == [40]
+    raft.step("n3", VoteReply(2, True, True))
+    raft.step("n4", VoteReply(2, True, True))
+    assert (raft.role, raft.term, raft.election_timeout) == (Role.CANDIDATE, 2, 40)
+    raft.step("n4", VoteReply(2, False, False))
+    turn(raft)
+    assert (raft.votes, raft.election_timeout) == ({"n1": True, "n4": False}, 40)
+    raft.step("n3", VoteReply(2, True, False))
+    assert (raft.role, raft.election_timeout) == (Role.CANDIDATE, 4)
+
+
+def test_who_is_refused_a_pre_vote_leaves_the_election_to_others_for_a_timeout() -> None:
+    raft = node(term=1, settings=Settings())
+    raft.step("n2", Heartbeat(1, 0, 0))
+    assert (asking(raft, 40), raft.election_timeout) == ([40], 4)
+    raft.step("n3", VoteReply(1, False, True))
+    assert (raft.role, raft.election_timeout) == (Role.CANDIDATE, 40)
+
+
+def test_who_learns_of_a_later_term_leaves_the_election_to_others_for_a_timeout() -> None:
+    raft = node(term=1, settings=Settings())
+    raft.step("n2", Heartbeat(1, 0, 0))
+    raft.peer_unreachable("n2")
+    assert (asking(raft, 1), raft.election_timeout) == ([1], 4)
+    raft.step("n3", VoteReply(3, False, True))
+    assert (raft.role, raft.term, raft.election_timeout) == (Role.FOLLOWER, 3, 40)
+
+
+def test_who_has_voted_gives_the_candidate_its_time() -> None:
+    raft = node(term=1, settings=Settings())
+    raft.step("n2", Heartbeat(1, 0, 0))
+    raft.peer_unreachable("n2")
+    raft.step("n3", RequestVote(2, 0, 0, False, False))
+    assert (raft.vote, raft.election_timeout) == ("n3", 40)
+
+
+@pytest.mark.parametrize(
+    ("silent_ticks", "log", "is_missed"),
+    [(40, [1], True), (39, [1], False), (40, [], False)],
+    ids=["longer log", "heard of the leader", "same log"],
+)
+def test_who_has_a_longer_log_than_the_node_that_asks_stands_for_election(
+    silent_ticks: int, log: list[int], is_missed: bool
+) -> None:
+    raft = node(terms=log, term=1, chance=lambda count: count - 1, settings=Settings(check_quorum=False))
+    raft.step("n2", Heartbeat(1, 0, 0))
+    for _ in range(silent_ticks):
+        raft.tick()
+    raft.step("n3", RequestVote(2, 0, 0, True, False))
+    assert (raft.leader, raft.election_timeout - raft.election_elapsed) == (
+        (None, 6) if is_missed else ("n2", 60 - silent_ticks)
+    )
+
+
+def test_a_leader_that_is_heard_of_again_ends_the_hurry() -> None:
+    raft = node(term=1)
+    raft.step("n2", Heartbeat(1, 0, 0))
+    raft.peer_unreachable("n2")
+    raft.step("n2", Heartbeat(1, 0, 0))
+    assert (raft.leader, raft.hurried_elections, raft.election_timeout) == ("n2", 0, 40)
+
+
+def test_a_learner_waits_for_a_leader_and_does_not_campaign() -> None:
+    raft = node(term=1)
+    raft.use_configuration(Configuration(("n2", "n3"), learners=("n1",)))
+    assert raft.is_learner
+    raft.step("n2", Heartbeat(1, 0, 0))
+    for _ in range(80):
+        raft.tick()
+    raft.campaign()
+    assert (raft.role, raft.term, raft.leader) == (Role.FOLLOWER, 1, None)
