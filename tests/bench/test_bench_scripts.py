@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,6 +75,17 @@ def test_a_section_of_the_comparison_measures_both_servers_in_every_round(sectio
         assert len(figure["redan"]["values"]) == 1, figure["name"]
         only_ours = section == "grpc" or "event-loop lag" in figure["name"]
         assert len(figure["redis"]["values"]) == (0 if only_ours else 1), figure["name"]
+
+
+def test_elections_are_timed_for_every_case_and_cost_less_in_a_hurry(tmp_path: Path) -> None:
+    cases = ran([sys.executable, "-m", "bench.elections", "--trials", "200"], tmp_path)["cases"]
+    assert len(cases) == 24
+    for hurried, patient in pairwise(cases):
+        if hurried["hurried"] and hurried["disk_ms"] < 100:
+            assert hurried["longest_timeout_ms"] == patient["longest_timeout_ms"]
+            assert hurried["mean_ms"] <= patient["mean_ms"]
+            # Simulated time, and the same seeds on every machine.
+            assert hurried["longest_ms"] < 2 * 400 + hurried["disk_ms"] * 10
 
 
 def test_three_bare_nodes_acknowledge_what_clients_set() -> None:
