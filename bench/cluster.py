@@ -20,7 +20,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from bench.alone import alone_table, measure_alone
 from bench.cluster_loads import BATCH, CLIENTS, LOADS, PIPELINES, REQUESTS_PER_SECOND, TARGETS, Say, Values
@@ -32,13 +32,15 @@ from bench.load import Command, run_load
 from bench.report import RESULTS, environment, median, significant, write
 from bench.servers import allow_many_connections
 
+Environment = dict[str, Any]
+LOAD_TABLES: Final = 3
 PROGRAMS: Final = ("etcd", "redis-server", "redis-benchmark")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(prog="python -m bench.cluster", description="Compare three nodes with etcd's.")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of all loads; 0 keeps those of the last run")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a load")
     parser.add_argument(
         "--faults", type=int, default=100, help="faults of each kind, on each side; 0 keeps those of the last run"
@@ -106,21 +108,50 @@ def reads_table(values: Values, single: Values) -> Table:
     return Table("Linearizable reads a second", ["Load", "one node", "three nodes", "Ratio"], rows)
 
 
-def measure_failovers(program: Path, count: int, say: Say) -> Table:
-    """Cause every kind of fault on both sides."""
+def measure_failovers(program: Path, count: int, machine: Environment, say: Say) -> tuple[Table, dict[str, Any]]:
+    """Cause every kind of fault on both sides; return the table and what else the result says of that."""
     rows: list[list[Cell]] = []
+    gaps: Values = {}
     for fault in FAULTS:
         for side in SIDES:
-            rows += gap_rows(side, [_faults(program, side, fault, count)])
+            found = _faults(program, side, fault, count)
+            gaps[f"{side} {fault}"] = [round(gap, 1) for gap in found.milliseconds]
+            rows += gap_rows(side, [found])
             say(f"{side} {fault}: p50 {rows[-1][3]:.0f} ms, p99 {rows[-1][5]:.0f} ms")
+    title = f"Time without an acknowledged write, {machine['date']} at {machine['commit']}"
     head = ["Side", "Leader", "faults", "p50, ms", "p90, ms", "p99, ms", "longest, ms"]
-    return Table("Time without an acknowledged write", head, rows)
+    return Table(title, head, rows), {"faults_environment": machine, "gaps_ms": gaps}
 
 
 def _faults(program: Path, side: ClusterSide, fault: Fault, count: int) -> Gaps:
     with make_cluster(side) as cluster:
         cluster.start()
         return measure_faults(program, cluster, fault, count)
+
+
+def measure_loads(
+    program: Path, rounds: int, seconds: float, machine: Environment, say: Say
+) -> tuple[list[Table], dict[str, Any]]:
+    """Run all loads on all sides; return the tables and what else the result says of that."""
+    values: Values = defaultdict(list)
+    single: Values = defaultdict(list)
+    alone: Values = defaultdict(list)
+    for number in range(rounds):
+        for side in SIDES if number % 2 == 0 else SIDES[::-1]:
+            with make_cluster(side) as cluster:
+                cluster.start()
+                measure_writes(program, cluster, seconds, values, say)
+        with RedanCluster(nodes=1) as cluster:
+            cluster.start()
+            measure_writes(program, cluster, seconds, single, say)
+        measure_alone(program, seconds, alone, say)
+    tables = [writes_table(values), alone_table(values, single, alone), reads_table(values, single)]
+    return tables, {
+        "environment": machine,
+        "values": values,
+        "values_of_one_node": single,
+        "values_of_others_alone": alone,
+    }
 
 
 def main(arguments: list[str]) -> int:
@@ -137,42 +168,21 @@ def main(arguments: list[str]) -> int:
 
     machine = environment()
     program = build()
-    values: Values = defaultdict(list)
-    single: Values = defaultdict(list)
-    alone: Values = defaultdict(list)
-    for number in range(options.rounds):
-        for side in SIDES if number % 2 == 0 else SIDES[::-1]:
-            with make_cluster(side) as cluster:
-                cluster.start()
-                measure_writes(program, cluster, options.seconds, values, say)
-        with RedanCluster(nodes=1) as cluster:
-            cluster.start()
-            measure_writes(program, cluster, options.seconds, single, say)
-        measure_alone(program, options.seconds, alone, say)
-    content = [
-        writes_table(values).as_json(),
-        alone_table(values, single, alone).as_json(),
-        reads_table(values, single).as_json(),
-    ]
-    faults_machine = machine
+    earlier = {} if options.rounds and options.faults else json.loads((RESULTS / "cluster.json").read_text())
+    found = {name: content for name, content in earlier.items() if name != "name"}
+    # Those of the loads, and last that of the faults.
+    tables = earlier.get("tables", [])
+    if options.rounds:
+        of_loads, rest = measure_loads(program, options.rounds, options.seconds, machine, say)
+        tables = [*(table.as_json() for table in of_loads), *tables[-1:]]
+        found |= rest
     if options.faults:
-        faults = measure_failovers(program, options.faults, say).as_json()
-        faults["title"] += f", {machine['date']} at {machine['commit']}"
-        content.append(faults)
-    else:
-        earlier = json.loads((RESULTS / "cluster.json").read_text())
-        faults_machine = earlier["faults_environment"]
-        content.append(earlier["tables"][-1])
-    found = {
-        "environment": machine,
-        "faults_environment": faults_machine,
-        "tables": content,
-        "values": values,
-        "values_of_one_node": single,
-        "values_of_others_alone": alone,
-    }
+        of_faults, rest = measure_failovers(program, options.faults, machine, say)
+        tables = [*tables[:LOAD_TABLES], of_faults.as_json()]
+        found |= rest
+    found["tables"] = tables
     path = write("cluster", found, quick=options.quick)
-    print("\n\n".join(map(table_text, content)))
+    print("\n\n".join(map(table_text, tables)))
     print(f"\nWritten: {path}")
     return 0
 

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,8 +71,11 @@ def significant(value: float, digits: int = 4) -> float:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Return a percentile of values in rising order; there must be one at least."""
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+    """Return the least of values in rising order that so many percent of them, at least, do not exceed (nearest rank).
+
+    There must be one value at least.
+    """
+    return ordered[max(0, ceil(len(ordered) * percent / 100) - 1)]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
