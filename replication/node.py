@@ -62,10 +62,6 @@ KEPT_BYTES: Final = 64 << 20
 LEADER = Role.LEADER
 
 
-def _ignore(_error: StorageError) -> None:
-    """Tell nobody."""
-
-
 class Node(Applying):
     """One node of one consensus group."""
 
@@ -82,9 +78,10 @@ class Node(Applying):
         last_stamp_ms: int = 0,
         outcome_timeout_ms: int = OUTCOME_TIMEOUT_MS,
         kept_bytes: int = KEPT_BYTES,
+        large_bytes: int = LARGE_BYTES,
         soon: Callable[[Callable[[], None]], object] = lambda act: act(),
-        on_damage: Callable[[StorageError], None] = _ignore,
-        on_failed: Callable[[StorageError], None] = _ignore,
+        on_damage: Callable[[StorageError], None] = lambda _error: None,
+        on_failed: Callable[[StorageError], None] = lambda _error: None,
     ) -> None:
         # last_stamp_ms: the latest stamp in the log, which may be ahead of the machine's and of a clock that stepped.
         # soon: calls back once what was sent is on its way. on_damage: old entries cannot be read, so a peer is sent a
@@ -97,6 +94,7 @@ class Node(Applying):
         self._wall_clock_ms = wall_clock_ms
         self._on_damage = on_damage
         self._kept_bytes = kept_bytes
+        self._large_bytes = large_bytes
         self._outcome_ticks = outcome_timeout_ms // TICK_MS
         self._ticks = 0
         self._soon = soon
@@ -305,7 +303,7 @@ class Node(Applying):
                 ready = raft.ready()
                 if ready is not None:
                     self._perform(ready)
-                    if ready.entries and not self._late_tick and self._log.unapplied_bytes >= LARGE_BYTES:
+                    if ready.entries and not self._late_tick and self._log.unapplied_bytes >= self._large_bytes:
                         self._late_tick = self._ticks + LATE_TICKS_MAX
                 leader, is_leader, term = self._leadership
                 if raft.leader != leader or raft.term != term or (raft.role is LEADER) is not is_leader:

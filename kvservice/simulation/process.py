@@ -160,6 +160,7 @@ class Process:
             crash_point=host.reach,
             last_stamp_ms=end.last_stamp_ms,
             outcome_timeout_ms=self.world.outcome_timeout_ms,
+            large_bytes=self.world.large_bytes,
         )
         if isinstance(self.node, LeasedNode):
             # In ms of which a tick has ten, whatever it lasts: one quartz drives both.

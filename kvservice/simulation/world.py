@@ -47,6 +47,8 @@ TICKS: Final = (
     *[(50_000, Settings(heartbeat_ticks=2, election_ticks_min=8, election_ticks_max=12))] * 4,
 )
 """Length of a tick in us, and how many make a heartbeat and an election: the times are the same, ticks cost most."""
+LARGE_BYTES: Final = (16 << 10, 16 << 10, 200, 0)
+"""From when on a follower acknowledges before it applies: never, as entries are small here; at several; always."""
 DRIFT: Final = 0.01
 LEASE_DRIFT: Final = 0.05
 """How much faster or slower than time a machine's ticks may be: with leases, so that two differ by nearly 1/9, and a
@@ -96,6 +98,7 @@ class World:
         self.settings = self._settings(ticks, conditions)
         self.drift = LEASE_DRIFT if self.settings.read_lease else DRIFT
         self.snapshot_every_entries = random.choice((60, 200, 200, 1_000))
+        self.large_bytes = LARGE_BYTES[seed % len(LARGE_BYTES)]
         self.weather = random.choice(
             (Weather(), Weather(), Weather(500, 20_000), Weather(300, 3_000, 0.01, 0.01, 0.05))
         )
