@@ -166,18 +166,17 @@ def main(arguments: list[str]) -> int:
     def say(text: str) -> None:
         print(f"{monotonic() - started:6.0f} s  {text}", file=sys.stderr, flush=True)
 
-    machine = environment()
     program = build()
     earlier = {} if options.rounds and options.faults else json.loads((RESULTS / "cluster.json").read_text())
     found = {name: content for name, content in earlier.items() if name != "name"}
     # Those of the loads, and last that of the faults.
     tables = earlier.get("tables", [])
     if options.rounds:
-        of_loads, rest = measure_loads(program, options.rounds, options.seconds, machine, say)
+        of_loads, rest = measure_loads(program, options.rounds, options.seconds, environment(), say)
         tables = [*(table.as_json() for table in of_loads), *tables[-1:]]
         found |= rest
     if options.faults:
-        of_faults, rest = measure_failovers(program, options.faults, machine, say)
+        of_faults, rest = measure_failovers(program, options.faults, environment(), say)
         tables = [*tables[:LOAD_TABLES], of_faults.as_json()]
         found |= rest
     found["tables"] = tables

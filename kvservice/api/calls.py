@@ -30,7 +30,6 @@ from kvservice.api.convert import ReplyTooLarge
 from kvservice.api.status import status_of
 from kvservice.config import Config
 from kvservice.errors import NoAuthentication, Overloaded, RedanError, RequestError, WrongPassword
-from kvservice.gc_policy import CallSweep
 from kvservice.keyspace.machine import InternalError
 from kvservice.latency_buckets import bucket_of, new_histogram
 from kvservice.logs import Event, Log
@@ -87,7 +86,6 @@ class Gate:
         """Calls that have begun and not ended."""
         self.request_bytes = 0
         """Bytes of requests that have not been answered."""
-        self._sweep = CallSweep()
 
     def stats_of(self, method: MethodDescriptor) -> MethodStats:
         """Return the counts of a method."""
@@ -95,7 +93,6 @@ class Gate:
 
     def admit(self, context: CallContext) -> None:
         """Let a call in that has begun. Raise Overloaded, NoAuthentication, WrongPassword or ProtectedMode."""
-        self._sweep.count(self.running)
         if self.running > self._config.maxclients:
             raise Overloaded
         self._authenticate(context)

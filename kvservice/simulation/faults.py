@@ -113,12 +113,14 @@ def partition(world: World) -> bool:
     for one, other in pairs:
         for sender, receiver in ((one, other), (other, one)) if both_ways else ((one, other),):
             world.network.cut(sender, receiver)
-            world.clock.after(length_us, _heal_link, world, sender, receiver)
+            world.clock.after(length_us, _heal_link, world, sender, receiver, world.network.heals)
     return True
 
 
-def _heal_link(world: World, sender: str, receiver: str) -> None:
-    world.network.connection(sender, receiver).cut = False
+def _heal_link(world: World, sender: str, receiver: str, heals: int) -> None:
+    # Not one that was cut anew, around a majority that has healed.
+    if world.network.heals == heals:
+        world.network.connection(sender, receiver).cut = False
 
 
 def break_connections(world: World) -> bool:

@@ -73,6 +73,8 @@ class Network:
         self.sent = 0
         self.lost = 0
         self.repeated = 0
+        self.heals = 0
+        """How often every link was healed: what was to end before has ended."""
         self._clock = clock
         self._random = random
         self._endpoints: dict[str, Endpoint] = {}
@@ -132,6 +134,7 @@ class Network:
 
     def heal(self) -> None:
         """Undo every cut and every slow link; what was sent on a slow one does not hold up what follows."""
+        self.heals += 1
         for connection in self._connections.values():
             connection.cut = False
             connection.factor = 1

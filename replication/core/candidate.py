@@ -4,15 +4,16 @@ An election: pre-vote (would a majority vote for me? changes nothing) → vote (
 leader.
 
 A node that knows its leader to be gone, by its silence or a reset connection, is in a hurry, a bounded number of times.
-Who waits how long for what, so that a failed election costs no second timeout, and none is disturbed that may succeed:
+Who waits how long for what, so that a failed election costs no second timeout, and none is disturbed that may succeed
+(without pre-votes, C and D are left):
 
 A. a pre-vote that is not answered is repeated after a few random ticks: the others may have heard the leader a tick
    later than this node, and not have missed it yet;
 B. after one that is refused comes the full timeout: another node stands for election, or will, with a longer log. That
-   one does not wait for its own timer (``follower.request_vote``);
-C. votes have the full timeout, as they wait for disks, also at those who gave them (``RaftState.await_votes``);
-D. if as many as a majority have answered and it is not won, the votes are split: then as A. Two followers that miss the
-   leader in the same tick ask for pre-votes at once, would vote for each other, and vote for themselves.
+   one does not wait for its own timer (``follower.request_vote``); or the one that refuses is in quarantine;
+C. votes have the full timeout, as they wait for disks, also at those who gave them, and who hear of a later term;
+D. if one is refused and all have answered but the leader that is gone, the votes are split: then as A. Two followers
+   that miss the leader in the same tick ask for pre-votes at once, would vote for each other, and vote for themselves.
 
 Who may campaign: a voter that is not in quarantine, does not know that it was removed, and has applied every membership
 change that it knows to be committed: otherwise it might count a majority of members that are no more.
@@ -23,11 +24,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replication.core.follower import HURRIED_ELECTIONS_MAX, become_follower
+from replication.core.follower import become_follower
 from replication.core.leader import become_leader
 from replication.core.messages import AppendEntries, Heartbeat, InstallSnapshot, RequestVote, TimeoutNow, VoteReply
 from replication.core.quorum import VoteResult, vote_result
 from replication.core.settings import Role
+from replication.core.state import HURRIED_ELECTIONS_MAX
 
 if TYPE_CHECKING:
     from replication.core.raft import Raft
@@ -94,7 +96,7 @@ def become_candidate(raft: Raft) -> None:
     raft.role = Role.CANDIDATE
     raft.is_pre_vote = False
     raft.votes = {}
-    raft.await_votes()
+    raft.wait_full_timeout()  # C
     log = raft.log
     request = RequestVote(raft.term, log.last_index, log.last_term, False, raft.is_transfer)
     for peer in voting_peers(raft):
@@ -127,21 +129,33 @@ def vote_reply(raft: Raft, sender: str, message: VoteReply) -> None:
 
 
 def judge(raft: Raft) -> None:
-    """End the election if it is decided; if the votes seem to be split, wait less long for the rest of them."""
+    """End the election if it is decided; else set by the answers how long the rest of them is waited for."""
     configuration = raft.configuration
     result = vote_result(configuration.voters, raft.votes, configuration.outgoing)
+    is_pre_vote = raft.is_pre_vote
     if result is VoteResult.LOST:
         become_follower(raft, raft.term, None)
+        if is_pre_vote:
+            raft.wait_full_timeout()  # B
     elif result is VoteResult.WON:
-        if raft.is_pre_vote:
+        if is_pre_vote:
             become_candidate(raft)
         else:
             become_leader(raft)
-    elif raft.is_pre_vote:
-        if False in raft.votes.values():
-            raft.await_votes()
-    elif raft.hurried_elections and len(raft.votes) > len(configuration.voters) // 2:
-        raft.restart_election_timer()
+    elif False in raft.votes.values():
+        if is_pre_vote:
+            raft.wait_full_timeout()  # B
+        elif raft.hurried_elections and have_all_answered(raft):
+            raft.restart_election_timer()  # D
+
+
+def have_all_answered(raft: Raft) -> bool:
+    """Tell whether no vote is open but one, that of the leader that is gone; in a joint change, of each half."""
+    configuration = raft.configuration
+    return all(
+        sum([voter not in raft.votes for voter in voters]) <= 1
+        for voters in (configuration.voters, configuration.outgoing)
+    )
 
 
 def yield_to_leader(raft: Raft, sender: str, message: AppendEntries | Heartbeat | InstallSnapshot) -> None:

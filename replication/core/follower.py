@@ -16,7 +16,7 @@ Reference: Raft thesis, sections 3.5, 3.6.1 and 5.3.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from replication.core.messages import (
     AppendEntries,
@@ -28,14 +28,10 @@ from replication.core.messages import (
     VoteReply,
 )
 from replication.core.settings import Role
+from replication.core.state import FORGOTTEN_TICKS, HURRIED_ELECTIONS_MAX
 
 if TYPE_CHECKING:
     from replication.core.raft import Raft
-
-HURRIED_ELECTIONS_MAX: Final = 10
-"""How often a node asks early after its leader was lost; then its majority is lost too, and the timer will do."""
-FORGOTTEN_TICKS: Final = 6
-"""The first pre-vote comes 1 to this many ticks after the leader was lost: 10 to 60 ms."""
 
 
 def become_follower(raft: Raft, term: int, leader: str | None) -> None:
@@ -54,7 +50,7 @@ def become_follower(raft: Raft, term: int, leader: str | None) -> None:
     raft.votes = {}
     raft.leader = None
     if is_later:
-        raft.await_votes()
+        raft.wait_full_timeout()
     else:
         raft.restart_election_timer()
     if leader is not None:
@@ -179,7 +175,7 @@ def request_vote(raft: Raft, sender: str, message: RequestVote) -> None:
     """Vote, in any role: once a term, for a log that is at least as complete (thesis, sections 3.4 and 3.6.1).
 
     A pre-vote promises nothing, so any number of them is granted, and at once; a vote is told once it is durable. Who
-    asks with a shorter log has missed the leader: a node that would soon miss it too stands for election in its place.
+    asks with a shorter log cannot win: a node that would soon miss the leader too stands for election in its place.
     """
     is_free = raft.vote == sender or (not raft.vote and raft.leader is None)
     if message.pre_vote and message.term > raft.term:
@@ -195,16 +191,17 @@ def request_vote(raft: Raft, sender: str, message: RequestVote) -> None:
                 leader_lost(raft)
     elif granted:
         raft.vote = sender
-        raft.await_votes()
+        raft.wait_full_timeout()
         raft.send_after(sender, VoteReply(raft.term, True, False))
     else:
         refuse_vote(raft, sender, message)
 
 
 def is_leader_missed(raft: Raft) -> bool:
-    """Tell whether this node follows a leader that it has not heard of within the shortest election timeout."""
+    """Tell whether a leader was not heard of within the shortest election timeout by a node that may stand for it."""
     is_silent = raft.election_elapsed >= raft.settings.election_ticks_min
-    return raft.role is Role.FOLLOWER and raft.leader is not None and is_silent
+    may_stand = raft.configuration.is_voter(raft.name) and not raft.is_quarantined and not raft.is_removed
+    return raft.role is Role.FOLLOWER and raft.leader is not None and is_silent and may_stand
 
 
 def refuse_vote(raft: Raft, candidate: str, message: RequestVote) -> None:

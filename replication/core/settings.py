@@ -27,8 +27,8 @@ class Settings(NamedTuple):
     election_ticks_min: int = 40
     """Four heartbeats: one that is late, or two that are lost, start no election."""
     election_ticks_max: int = 60
-    """Half as much again, where the paper has twice the minimum (section 9.3): followers that wake together split their
-    votes, but that costs them no timeout (``candidate``, case D)."""
+    """Half as much again, where the paper has twice the minimum (section 9.3): if those who have lost a leader wake
+    together and split their votes, that costs them no second timeout (``candidate``, case D)."""
     append_bytes_max: int = 1 << 20
     """A message with more than one entry stays under this, so that it holds up what is behind it only briefly."""
     inflight_messages_max: int = 256

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from replication.core.membership import Configuration
     from replication.core.progress import Progress
 
+HURRIED_ELECTIONS_MAX: Final = 10
+"""How often a node asks early after its leader was lost; then its majority is lost too, and the timer will do."""
+FORGOTTEN_TICKS: Final = 6
+"""Who knows its leader to be gone asks after 1 to this many ticks: 10 to 60 ms."""
 RETRY_TICKS_MIN: Final = 4
 RETRY_TICKS: Final = 12
 """In a hurry, who was not elected asks again after 4 to 15 ticks: 40 to 150 ms, so that split votes part."""
@@ -188,12 +192,12 @@ class RaftState:
         """Wait anew, for a random time; in a hurry for a short one."""
         if self.hurried_elections:
             self.election_elapsed = 0
-            self.election_timeout = RETRY_TICKS_MIN + self.chance(RETRY_TICKS)
+            self.election_timeout = min(RETRY_TICKS_MIN + self.chance(RETRY_TICKS), self.settings.election_ticks_min)
         else:
-            self.await_votes()
+            self.wait_full_timeout()
 
-    def await_votes(self) -> None:
-        """Wait anew, hurry or not, for the time that every election under way is given: its votes wait for disks."""
+    def wait_full_timeout(self) -> None:
+        """Wait anew, hurry or not, for as long as an election of this node or of others is given."""
         settings = self.settings
         self.election_elapsed = 0
         span = settings.election_ticks_max - settings.election_ticks_min + 1

@@ -81,10 +81,10 @@ def test_elections_are_timed_for_every_case_and_cost_less_in_a_hurry(tmp_path: P
     cases = ran([sys.executable, "-m", "bench.elections", "--trials", "200"], tmp_path)["cases"]
     assert len(cases) == 24
     for hurried, patient in pairwise(cases):
-        if hurried["hurried"] and hurried["disk_ms"] < 100:
-            assert hurried["longest_timeout_ms"] == patient["longest_timeout_ms"]
-            assert hurried["mean_ms"] <= patient["mean_ms"]
+        if hurried["hurried"]:
             # Simulated time, and the same seeds on every machine.
+            assert hurried["longest_timeout_ms"] == patient["longest_timeout_ms"]
+            assert hurried["mean_ms"] < patient["mean_ms"]
             assert hurried["longest_ms"] < 2 * 400 + hurried["disk_ms"] * 10
 
 

@@ -176,7 +176,7 @@ def _request_vote(raft: Raft, sender: str, message: RequestVote, *, is_free: boo
         raft.send(sender, VoteReply(message.term, True, True))
     else:
         raft.vote = sender
-        raft.await_votes()
+        raft.wait_full_timeout()
         (raft.send_after if after else raft.send)(sender, VoteReply(raft.term, True, False))
 
 
@@ -222,7 +222,7 @@ def asks_before_own_vote_is_durable() -> Planted:
         raft.role = Role.CANDIDATE
         raft.is_pre_vote = False
         raft.votes = {raft.name: True}
-        raft.await_votes()
+        raft.wait_full_timeout()
         request = RequestVote(raft.term, raft.log.last_index, raft.log.last_term, False, raft.is_transfer)
         for peer in candidate.voting_peers(raft):
             raft.send(peer, request)

@@ -39,17 +39,32 @@ def test_a_leader_that_is_silent_is_replaced_as_one_that_is_lost() -> None:
     assert asking(raft, 60 + 15) == [60, 15]
 
 
-def test_votes_have_their_time_until_a_majority_has_answered_and_it_is_not_won() -> None:
+def test_votes_have_their_time_until_all_have_answered_but_the_leader_that_is_gone() -> None:
     raft = node(term=1, settings=Settings(), size=5)
     raft.step("n2", Heartbeat(1, 0, 0))
     assert asking(raft, 40) == [40]
     raft.step("n3", VoteReply(2, True, True))
     raft.step("n4", VoteReply(2, True, True))
     assert (raft.role, raft.term, raft.election_timeout) == (Role.CANDIDATE, 2, 40)
-    raft.step("n4", VoteReply(2, False, False))
     turn(raft)
-    assert (raft.votes, raft.election_timeout) == ({"n1": True, "n4": False}, 40)
+    raft.step("n4", VoteReply(2, False, False))
     raft.step("n3", VoteReply(2, True, False))
+    assert (raft.votes, raft.election_timeout) == ({"n1": True, "n4": False, "n3": True}, 40)
+    raft.step("n5", VoteReply(2, False, False))
+    assert (raft.role, raft.election_timeout) == (Role.CANDIDATE, 4)
+
+
+def test_votes_of_a_joint_change_have_their_time_until_both_halves_have_answered() -> None:
+    raft = node(term=1, settings=Settings())
+    raft.step("n2", Heartbeat(1, 0, 0))
+    raft.use_configuration(Configuration(("n1", "n4", "n5"), outgoing=("n1", "n2", "n3")))
+    assert asking(raft, 40) == [40]
+    for voter in ("n3", "n4"):
+        raft.step(voter, VoteReply(2, True, True))
+    turn(raft)
+    raft.step("n3", VoteReply(2, False, False))
+    assert (raft.role, raft.term, raft.election_timeout) == (Role.CANDIDATE, 2, 40)
+    raft.step("n4", VoteReply(2, True, False))
     assert (raft.role, raft.election_timeout) == (Role.CANDIDATE, 4)
 
 
@@ -59,6 +74,8 @@ def test_who_is_refused_a_pre_vote_leaves_the_election_to_others_for_a_timeout()
     assert (asking(raft, 40), raft.election_timeout) == ([40], 4)
     raft.step("n3", VoteReply(1, False, True))
     assert (raft.role, raft.election_timeout) == (Role.CANDIDATE, 40)
+    raft.step("n2", VoteReply(1, False, True))
+    assert (raft.role, raft.election_timeout) == (Role.FOLLOWER, 40)
 
 
 def test_who_learns_of_a_later_term_leaves_the_election_to_others_for_a_timeout() -> None:
@@ -94,6 +111,23 @@ def test_who_has_a_longer_log_than_the_node_that_asks_stands_for_election(
     assert (raft.leader, raft.election_timeout - raft.election_elapsed) == (
         (None, 6) if is_missed else ("n2", 60 - silent_ticks)
     )
+
+
+def test_a_hurry_is_never_longer_than_a_timeout() -> None:
+    raft = node(term=1, chance=lambda count: count - 1, settings=Settings(election_ticks_min=5, election_ticks_max=7))
+    raft.step("n2", Heartbeat(1, 0, 0))
+    assert asking(raft, 17) == [7, 5, 5]
+
+
+@pytest.mark.parametrize("members", [Configuration(("n2", "n3"), learners=("n1",)), Configuration(("n2", "n3"))])
+def test_who_may_not_stand_waits_on_whatever_its_log_is(members: Configuration) -> None:
+    raft = node(terms=[1], term=1, settings=Settings(check_quorum=False), chance=lambda count: count - 1)
+    raft.use_configuration(members)
+    raft.step("n2", Heartbeat(1, 0, 0))
+    for _ in range(40):
+        raft.tick()
+    raft.step("n3", RequestVote(2, 0, 0, True, False))
+    assert (raft.leader, raft.hurried_elections) == ("n2", 0)
 
 
 def test_a_leader_that_is_heard_of_again_ends_the_hurry() -> None:
