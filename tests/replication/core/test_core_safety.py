@@ -273,26 +273,8 @@ def test_reads_are_confirmed_by_the_majority_of_the_members_that_are_left() -> N
 # -- what peers are sent -----------------------------------------------------------------------------------------------
 
 
-def test_entries_from_disk_are_sent_only_if_they_are_still_those_of_the_log() -> None:
-    raft = node(terms=[1, 1, 2])
-    raft.settings = PLAIN._replace(memory_bytes_max=1)
-    raft.use_configuration(MEMBERS)
-    raft.log.commit(3)
-    raft.log.take_committed()
-    leader(raft)
-    turn(raft)
-    raft.step("n2", AppendReply(3, False, 3, 0, 0, 0))
-    work = ready(raft)
-    assert work.fetches == [("n2", 1, 3)]
-    raft.fetched("n2", 1, entries([1, 1, 1]))
-    assert appends(turn(raft)) == {}
-    raft.fetched("n2", 2, entries([1], 2))
-    assert len(ready(raft).fetches) == 1
-    raft.fetched("n2", 1, entries([1, 1]))
-    assert [entry.index for entry in appends(turn(raft))["n2"].entries] == [1, 2]
-
-
-def test_what_the_disk_has_no_more_is_sent_as_a_snapshot() -> None:
+def fetching() -> Raft:
+    """Return a leader that has asked the driver for the entries n2 lacks, which are on disk only."""
     raft = node(terms=[1, 1, 2])
     raft.settings = PLAIN._replace(memory_bytes_max=1)
     raft.use_configuration(MEMBERS)
@@ -302,6 +284,21 @@ def test_what_the_disk_has_no_more_is_sent_as_a_snapshot() -> None:
     turn(raft)
     raft.step("n2", AppendReply(3, False, 3, 0, 0, 0))
     assert ready(raft).fetches == [("n2", 1, 3)]
+    return raft
+
+
+def test_entries_from_disk_are_sent_only_if_they_are_still_those_of_the_log() -> None:
+    raft = fetching()
+    raft.fetched("n2", 1, entries([1, 1, 1]))
+    assert appends(turn(raft)) == {}
+    raft.fetched("n2", 2, entries([1], 2))
+    assert len(ready(raft).fetches) == 1
+    raft.fetched("n2", 1, entries([1, 1]))
+    assert [entry.index for entry in appends(turn(raft))["n2"].entries] == [1, 2]
+
+
+def test_what_the_disk_has_no_more_is_sent_as_a_snapshot() -> None:
+    raft = fetching()
     raft.fetched("n2", 1, [])
     assert [(peer, type(message)) for peer, message in turn(raft)] == [("n2", InstallSnapshot)]
 
