@@ -4,8 +4,8 @@ It begins with a no-op of its term: only entries of the own term are committed b
 It counts itself by what its own disk has reported.
 
 It steps down: when it hears of a later term; when for ``election_ticks_min`` no majority was heard of (CheckQuorum);
-when the configuration that is applied does not count it any more. In the last case it hands over to the most complete
-peer, so that nobody waits for a timer.
+when the configuration that is applied does not count it any more. In the last two cases it hands over to the most
+complete peer, so that nobody who hears this node, as those of a deaf leader do, waits for a timer.
 
 A peer whose disk lost what it had acknowledged (``AppendReply.lost``) may also have forgotten a promise to a later
 leader. So this leader counts and sends it nothing until an entry that it appends then is committed without that peer:
@@ -94,7 +94,7 @@ def tick(raft: Raft) -> None:
         raft.election_elapsed = 0
         raft.transferee = None
         if raft.settings.check_quorum and not has_active_majority(raft):
-            become_follower(raft, raft.term, None)
+            step_down(raft)
             return
     maybe_leave_joint(raft)
     if raft.heartbeat_elapsed >= raft.settings.heartbeat_ticks:
@@ -252,6 +252,14 @@ def maybe_hand_over(raft: Raft) -> None:
         raft.send(raft.transferee, TimeoutNow(raft.term))
 
 
+def step_down(raft: Raft) -> None:
+    """Lead no more, and have the most complete peer campaign, in case that it hears what this node says."""
+    voters = [peer for peer in raft.progress if raft.configuration.is_voter(peer)]
+    successor = max(voters, key=lambda peer: raft.progress[peer].match)
+    raft.send(successor, TimeoutNow(raft.term))
+    become_follower(raft, raft.term, None)
+
+
 def maybe_leave_joint(raft: Raft) -> None:
     """Propose to leave a joint configuration that leaves by itself, once it is applied."""
     configuration = raft.configuration
@@ -277,7 +285,4 @@ def configuration_applied(raft: Raft) -> None:
         return
     for peer, progress in raft.progress.items():
         send_heartbeat(raft, peer, progress)
-    voters = [peer for peer in raft.progress if raft.configuration.is_voter(peer)]
-    successor = max(voters, key=lambda peer: raft.progress[peer].match)
-    raft.send(successor, TimeoutNow(raft.term))
-    become_follower(raft, raft.term, None)
+    step_down(raft)
