@@ -44,6 +44,7 @@ class StartingGroup:
     cluster_id = ""
     role = "follower"
     is_quarantined = False
+    is_removed = False
     durable_index = 0
     agreement = "unknown"
     checkpoint: tuple[int, int] | None = None

@@ -6,6 +6,7 @@ Leaves to the caller: the forms of Redis (kvservice/commands).
 
 from __future__ import annotations
 
+from kvservice.cluster.errors import Removed
 from kvservice.cluster.members import Members
 from kvservice.commands.ports import MemberView, PeerView
 from kvservice.service import Service
@@ -37,6 +38,11 @@ class GroupView:
         """Whether the node lost what it had acknowledged, and has no say until it has caught up."""
         node = self._service.node
         return not isinstance(node, StartingNode) and node.raft.is_quarantined
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether the node belongs to its cluster no more, and refuses commands on data."""
+        return isinstance(self._service.refusal, Removed)
 
     @property
     def durable_index(self) -> int:

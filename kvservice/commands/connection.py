@@ -107,7 +107,7 @@ def hello(call: ServerCall, args: Args) -> Reply:
         b"proto": protocol,
         b"id": session.id,
         b"mode": b"cluster" if is_clustered(call.service) else b"standalone",
-        b"role": b"master",
+        b"role": b"replica" if call.service.group.is_removed else b"master",
         b"modules": [],
     }
 

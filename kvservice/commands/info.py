@@ -93,12 +93,24 @@ def clients(service: ServicePort) -> Fields:
     ]
 
 
+_NO_MASTER: Final[Fields] = [
+    ("role", "slave"),
+    ("master_host", ""),
+    ("master_port", 0),
+    ("master_link_status", "down"),
+    ("master_last_io_seconds_ago", -1),
+    ("master_sync_in_progress", 0),
+    ("slave_read_only", 1),
+]
+"""What a node says that was removed from its cluster: who looks for a node that takes writes goes elsewhere."""
+
+
 def replication(service: ServicePort) -> Fields:
     """Return the section Replication; the offset is the position in the log. The leader lists who follows it."""
     group = service.group
     following = followers(group)
     return [
-        ("role", "master"),
+        *(_NO_MASTER if group.is_removed else [("role", "master")]),
         ("connected_slaves", len(following)),
         *(
             (

@@ -127,6 +127,10 @@ class GroupPort(Protocol):
         """Whether the node lost what it had acknowledged, and has no say until it has caught up."""
 
     @property
+    def is_removed(self) -> bool:
+        """Whether the node belongs to its cluster no more, and refuses commands on data."""
+
+    @property
     def durable_index(self) -> int:
         """Index of the last entry that is on this node's own disk."""
 

@@ -65,7 +65,9 @@ def shutdown(call: ServerCall, args: Args) -> Reply | Pending:
 
 
 def role(call: ServerCall, _args: Args) -> Reply:
-    """Answer master, as every node takes writes; the offset is the position in the log, the replicas who follows."""
+    """Answer master, as every member takes writes; the offset is the position in the log, the replicas who follows."""
+    if call.service.group.is_removed:
+        return [b"slave", b"", 0, b"connect", -1]
     replicas: list[Reply] = [
         [endpoint.host.encode(), b"%d" % endpoint.port, b"%d" % peer.match_index]
         for endpoint, peer in followers(call.service.group)

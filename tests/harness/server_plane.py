@@ -63,6 +63,7 @@ class FakeGroup:
         self.cluster_id = ""
         self.role = "leader"
         self.is_quarantined = False
+        self.is_removed = False
         self.durable_index = 10
         self.agreement = "unknown"
         self.checkpoint: tuple[int, int] | None = None

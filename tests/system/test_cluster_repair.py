@@ -157,6 +157,8 @@ def test_a_removed_node_says_so_refuses_and_is_no_member_after_a_restart_either(
             cluster.until(lambda: removed.has_said("removed_from_cluster"), "the removed node to say so")
             with pytest.raises(redis.exceptions.ClusterDownError):
                 removed.client().get("k")
+            assert removed.client().role()[0] == b"slave"
+            assert removed.client().info("replication")["role"] == "slave"
             assert {node.status().term for node in cluster.running()} == {1}, "it campaigned"
             removed.kill()
             removed.launch()

@@ -76,6 +76,16 @@ def test_role_is_master_at_the_position_of_the_log() -> None:
     assert Caller().array("ROLE") == [b"master", 10, []]
 
 
+def test_a_node_that_was_removed_is_no_master() -> None:
+    caller = Caller()
+    caller.service.group.is_removed = True
+    assert caller.array("ROLE") == [b"slave", b"", 0, b"connect", -1]
+    assert caller.map("HELLO 3")[b"role"] == b"replica"
+    told = caller.text("INFO replication")
+    assert "role:slave\r\n" in told
+    assert "master_link_status:down\r\n" in told
+
+
 @pytest.mark.parametrize(("fsync", "local"), [("always", 1), ("interval", 0), ("os", 0)])
 def test_waitaof_counts_the_own_disk_only_where_answers_wait_for_it(fsync: str, local: int) -> None:
     caller = Caller(FakeService(Config(fsync=fsync)))  # type: ignore[arg-type]
