@@ -77,6 +77,27 @@ def test_a_section_of_the_comparison_measures_both_servers_in_every_round(sectio
         assert len(figure["redis"]["values"]) == (0 if only_ours else 1), figure["name"]
 
 
+def test_two_trees_are_compared_by_loads_in_turn(tmp_path: Path) -> None:
+    skip_without_redis()
+    other = tmp_path / "other"
+    other.symlink_to(ROOT)
+    command = [sys.executable, "-m", "bench.pairs", "--rounds", "1", "--nodes", "1", "--load", "set 2 4 200"]
+    done = subprocess.run(
+        [*command, str(ROOT), str(other)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'proto'}"},
+        capture_output=True,
+        text=True,
+        timeout=SCRIPT_SECONDS_MAX,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = done.stdout.splitlines()
+    assert first.startswith(f"set 2 4 200                0 {ROOT.name}")
+    assert "ratio 1.000 (1.00 to 1.00)" in first
+    assert second.startswith("set 2 4 200                1 other")
+
+
 def test_elections_are_timed_for_every_case_and_cost_less_in_a_hurry(tmp_path: Path) -> None:
     cases = ran([sys.executable, "-m", "bench.elections", "--trials", "200"], tmp_path)["cases"]
     assert len(cases) == 24
