@@ -83,7 +83,7 @@ class MemoryLimit:
         """Evict a slice; the next follows when this one is applied."""
         service = self._service
         is_asked = service.config.maxmemory and not self._leaving and not service.holds.is_paused
-        if is_asked and service.node.is_leader and service.refusal is None and not service.node.is_restoring:
+        if is_asked and service.node.is_leader and service.refusal is None:
             self.make_room()
 
     def _count_time_above(self) -> None:

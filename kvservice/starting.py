@@ -27,7 +27,6 @@ class StartingNode:
     proposals_pending = 0
     bytes_pending = 0
     reads_at_once = False
-    is_restoring = False
     is_stopped = True
 
     def propose(self, _kind: int, _payload: bytes, _batch: object) -> int:

@@ -311,11 +311,11 @@ class Group:
         self._spawn(self._load_received(snapshot))
 
     async def _load_received(self, snapshot: InstallSnapshot) -> None:
-        """Put the state of a received snapshot in place of the present one; no client waits but those who read that."""
+        """Put the state of a received snapshot in place of the present one, while clients are told to wait."""
         service, node = self._service, self.node
         assert node is not None
         loading = None
-        if service.refusal is None and service.runner.is_stale:
+        if service.refusal is None:
             loading = service.refusal = Loading()
         index, term = snapshot.last_index, snapshot.last_term
         fresh = self._new_machine()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from kvservice.commands.registry import TABLE
 from kvservice.commands.table import Command
 from kvservice.config import Config
+from kvservice.errors import Loading
 from kvservice.keyspace.expiry import expire_slice
 from kvservice.keyspace.image import ImageDamaged, ImageLoader
 from kvservice.keyspace.machine import Machine
@@ -133,10 +134,13 @@ class SimulatedState:
     def _restore_later(self, snapshot: InstallSnapshot) -> None:
         host = self._process.host
         path = snapshot_path(self._process.snapshots, snapshot.last_index, snapshot.last_term)
+        if self.service.refusal is None:
+            self.service.refusal = Loading()
         host.world.clock.after(500 + host.random.randrange(20_000), host.enter, self._process, self._restore, path)
 
     def _restore(self, path: Path) -> None:
         self.load(path)
+        self.service.refusal = None
         self.node.restored()
 
     def load(self, path: Path) -> SnapshotMeta:

@@ -94,11 +94,6 @@ class NodeProcess:
                 host, _, port = str(line["address"]).rpartition(":")
                 self.addresses[str(line["plane"])] = (host, int(port))
 
-    def has_bound(self) -> bool:
-        """Tell whether a node that was launched listens on all planes."""
-        self.read_addresses()
-        return set(PLANES) <= self.addresses.keys()
-
     def events(self) -> list[dict[str, object]]:
         """Return the log lines written so far; a line that is not complete yet, or no JSON, is left out."""
         lines = self.log_path.read_bytes().split(b"\n")[:-1]

@@ -17,7 +17,7 @@ from persistence.disk import RealDisk
 from persistence.errors import DiskFailed
 from persistence.snapshot import SnapshotFile, SnapshotMeta, SnapshotWriter, list_snapshots
 from tests.harness.cluster_processes import ClusterNode, ClusterProcesses, Writer, free_ports
-from tests.harness.process import NodeProcess, readyz
+from tests.harness.process import PLANES, NodeProcess, readyz
 
 SLICE_KEYS = 100
 
@@ -44,6 +44,12 @@ def metric(node: NodeProcess, name: str, peer: str) -> float:
     with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=30) as response:
         lines = response.read().decode().splitlines()
     return next(float(line.split()[-1]) for line in lines if line.startswith(f'{name}{{peer="{peer}"}}'))
+
+
+def has_bound(node: NodeProcess) -> bool:
+    """Tell whether a node that was launched listens on all planes."""
+    node.read_addresses()
+    return set(PLANES) <= node.addresses.keys()
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------
@@ -156,7 +162,7 @@ def test_a_removed_node_says_so_refuses_and_is_no_member_after_a_restart_either(
             assert {node.status().term for node in cluster.running()} == {1}, "it campaigned"
             removed.kill()
             removed.launch()
-            cluster.until(removed.has_bound, "the removed node to start")
+            cluster.until(lambda: has_bound(removed), "the removed node to start")
         cluster.ctl("add", removed.name, removed.peer_address, at=stays)
         cluster.until(lambda: removed.client().get("k") == b"v", "the node to be a member again")
 
