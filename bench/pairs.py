@@ -10,7 +10,8 @@ it, and what counts is the ratio within a round: two clusters of one tree differ
 1,000 streams by 8 %; the quartiles say how little is known.
 
 Prints, for each load and tree: the median rate; of its ratios to the first tree the median and both quartiles;
-microseconds of processor for one command, on the leader and on all others; the median of the ratios of their sum.
+microseconds of processor for one command until the client has its answers, on the leader and on all others, in which
+followers may still have something to apply; the median of the ratios of their sum.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from bench.load import Command, run_load
 from bench.servers import allow_many_connections, cpu_seconds
 
 LOADS: Final = ("set 50 16 150000", "set 50 1 30000", "get 50 1 40000", "redan 50 1 1.2", "redan-pipeline 50 1 1.2")
-WARM_UP: Final = "set 50 16 100000"
-"""So that every key exists."""
+WARM_UP: Final = "set 50 16 1200000"
+"""Twelve draws for each of the 100,000 keys, so that every one exists."""
 MICROSECONDS: Final = 1_000_000
 
 
@@ -91,8 +92,10 @@ def serve(program: Path, nodes: int) -> None:
         for line in sys.stdin:
             before = list(map(cpu_seconds, pids))
             rate, count = run_one(cluster, leader, program, line)
-            cluster.rest()
             used = [after - earlier for after, earlier in zip(map(cpu_seconds, pids), before, strict=True)]
+            cluster.rest()
+            if cluster.leader() != leader:
+                raise RuntimeError("another node leads: the load went through a follower")
             leader_us = MICROSECONDS * used[leader] / count
             say([rate, leader_us, MICROSECONDS * sum(used) / count - leader_us])
 
@@ -136,10 +139,10 @@ def line_of(load: str, name: str, runs: list[Run], base: list[Run]) -> str:
     """Return what is printed of one tree."""
     ratios = [run.rate / other.rate for run, other in zip(runs, base, strict=True)]
     costs = [
-        (run.leader_us + run.others_us) / (other.leader_us + other.others_us)
+        (run.leader_us + run.others_us) / ((other.leader_us + other.others_us) or 1)
         for run, other in zip(runs, base, strict=True)
     ]
-    low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    low, _, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
     rate, leader_us, others_us = (median(column) for column in zip(*runs, strict=True))
     return (
         f"{load:26} {name:20} {rate:9,.0f}/s  ratio {median(ratios):.3f} ({low:.2f} to {high:.2f})  "

@@ -311,7 +311,11 @@ class Group:
         self._spawn(self._load_received(snapshot))
 
     async def _load_received(self, snapshot: InstallSnapshot) -> None:
-        """Put the state of a received snapshot in place of the present one, while clients are told to wait."""
+        """Put the state of a received snapshot in place of the present one, while clients are told to wait.
+
+        Their commands are not passed on: a node may come to lead while it loads, and would decide about memory and the
+        length of values by the keys of before; DEBUG DIGEST would answer for them.
+        """
         service, node = self._service, self.node
         assert node is not None
         loading = None

@@ -5,7 +5,8 @@ It counts itself by what its own disk has reported.
 
 It steps down: when it hears of a later term; when for ``election_ticks_min`` no majority was heard of (CheckQuorum);
 when the configuration that is applied does not count it any more. In the last two cases it hands over to the most
-complete peer, so that nobody who hears this node, as those of a deaf leader do, waits for a timer.
+complete peer that it knows of, so that those who still hear this node, a deaf one for instance, need not wait for a
+timer.
 
 A peer whose disk lost what it had acknowledged (``AppendReply.lost``) may also have forgotten a promise to a later
 leader. So this leader counts and sends it nothing until an entry that it appends then is committed without that peer:
