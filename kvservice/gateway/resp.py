@@ -164,7 +164,7 @@ def decode_commands(payload: bytes) -> list[list[bytes]]:
     A mark behind the payload shows that it ended between commands: inside one it would be swallowed or come back late.
     """
     try:
-        commands = list(chain.from_iterable(groups_of(payload + b":%d\r\n" % _END_MARK)))
+        commands = [args for group, _ in groups_of(payload + b":%d\r\n" % _END_MARK) for args in group]
     except hiredis.ProtocolError as error:
         raise ValueError(f"stored commands do not parse: {error}") from error
     if not commands or cast("object", commands.pop()) != _END_MARK:

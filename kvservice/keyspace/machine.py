@@ -257,8 +257,8 @@ class Machine:
     def replay(self, payload: bytes) -> None:
         """Apply the commands of an entry that this node did not propose in this run."""
         db = 0
-        for commands in groups_of(payload):
-            row = self._row_of(commands[0]) if are_alike(commands) else None
+        for commands, alike in groups_of(payload):
+            row = self._row_of(commands[0]) if alike or are_alike(commands) else None
             if row is not None and row.name != "select":
                 self.execute_alike(db, row, commands)
             else:

@@ -12,6 +12,7 @@ from kvservice.gateway.limits import Limits
 from kvservice.gateway.parser import Parser
 from kvservice.gateway.resp import decode_commands, encode_command, encode_commands
 from kvservice.gateway.walker import Walker
+from kvservice.keyspace.uniform import read_uniform
 from tests.harness.hostile import COMMANDS, FRAGMENTS, STREAMS, cut
 from tests.harness.work import CountedBuffer, steps_of
 from tests.kvservice.gateway.test_walker import walked
@@ -91,10 +92,22 @@ def test_each_way_of_reading_is_taken_where_it_should_be() -> None:
     assert parser_module._read_one(short) == [b"GET", b"key"]
     assert parser_module._read_one(many) is None
     assert parser_module._read_whole(many) == [[b"GET", b"key"]] * 20
-    assert parser_module._read_prefix(marked + b"*3\r\n$3")[1] == marked
-    for chunk in (short, many, marked):
+    assert read_uniform(marked + b"*3\r\n$3")[1] == len(marked)
+    assert read_uniform(marked + many) == ([], 0)
+    assert parser_module._read_prefix(marked + many + b"*3\r\n$3")[1] == marked + many
+    for chunk in (short, many, marked, marked + many):
         assert parser.feed(chunk).raw == chunk
         assert parser.partial_bytes == 0
+
+
+@pytest.mark.parametrize("text", [b"a=b", b"a=b\r\n", b"", b"\r\n+", b">" * 70])
+def test_a_changed_byte_among_commands_of_one_shape_reads_as_the_walker_reads_it(text: bytes) -> None:
+    stream = encode_commands([[b"SET", b"k=%d" % number, text] for number in range(9)])
+    for place in range(len(stream)):
+        assert parsed(cut(stream, [place])) == walked([stream])
+        for byte in b"\r\n$*+=1":
+            changed = stream[:place] + bytes([byte]) + stream[place + 1 :]
+            assert parsed([changed]) == walked([changed])
 
 
 def test_claims_are_weighed_against_the_chunk() -> None:
