@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies
 
 from kvservice.gateway.resp import encode_commands
 from kvservice.keyspace import uniform as module
-from kvservice.keyspace.uniform import GROUP_BYTES_MAX, GROUP_COMMANDS_MAX, read_uniform, shape_of, uniform_groups
+from kvservice.keyspace.uniform import GROUP_BYTES_MAX, GROUP_COMMANDS_MAX, read_uniform, resp_shape_of, uniform_groups
 
 SETS = [[b"SET", b"key:%03d" % number, b"\r\n=%03d*\r\n" % number] for number in range(11)]
 
@@ -77,7 +77,7 @@ def test_shapes_are_kept_in_bounds() -> None:
     for number in range(3 * module.SHAPES_MAX):
         commands = [[b"%d" % number, b"k", b"v"]] * 20
         assert read_uniform(encode_commands(commands))[0] == commands
-        assert len(module._shapes) <= module.SHAPES_MAX
+        assert len(module._RESP._shapes) <= module.SHAPES_MAX
 
 
 @pytest.mark.parametrize(
@@ -96,5 +96,5 @@ def test_shapes_are_kept_in_bounds() -> None:
     ],
 )
 def test_what_has_no_shape_is_left_to_others(first: bytes) -> None:
-    assert shape_of(first) is None
+    assert resp_shape_of(first) is None
     assert read_uniform(first * 8) == ([], 0)
