@@ -36,6 +36,8 @@ _END_MARK: Final = 1
 
 def encode_resp2(replies: Sequence[Reply]) -> bytes:
     """Encode replies for a RESP2 connection."""
+    if replies and replies[0] is replies[-1] is OK and replies.count(OK) == len(replies):
+        return b"+OK\r\n" * len(replies)
     out: list[bytes] = []
     _encode_into(replies, out, 2, b"$-1\r\n")
     return b"".join(out)

@@ -58,9 +58,7 @@ class Machine:
         self.clock = Clock()
         self.databases = [Database(index, self.clock) for index in range(databases)]
         self.memory = MemoryMeter(self.databases)
-        self._chance_for = chance_for
-        """Makes the source of chance of one entry, seeded with its index."""
-        self.context = Context(self.clock, self.databases, chance_for(0))
+        self.context = Context(self.clock, self.databases, chance_for)
         self.once = self.context.once
         self.digests = StateDigests(self.databases, self.once, table.find_any)
         self.index = 0
@@ -87,10 +85,8 @@ class Machine:
         if stamp_ms > clock.stamp_ms:
             clock.stamp_ms = stamp_ms
         clock.now_ms = clock.stamp_ms
-        context = self.context
-        context.applying = True
-        context.chance = self._chance_for(index)
-        self.index = context.index = index
+        self.context.begin_entry(index)
+        self.index = index
         self.term = term
         self._payload = payload
 

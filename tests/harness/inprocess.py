@@ -26,7 +26,7 @@ class InProcess:
         self.table = table
         self.clock = Clock()
         self.databases = [Database(index, self.clock) for index in range(DATABASES)]
-        self.context = Context(self.clock, self.databases, random.Random(1))
+        self.context = Context(self.clock, self.databases, lambda _index: random.Random(1))
         self.context.applying = True
         self.set_now(now_ms)
 

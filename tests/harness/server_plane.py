@@ -37,7 +37,7 @@ class FakeMachine:
     def __init__(self, databases: int) -> None:
         clock = Clock()
         self.databases = [Database(index, clock) for index in range(databases)]
-        self.context = Context(clock, self.databases, random.Random(1))
+        self.context = Context(clock, self.databases, lambda _index: random.Random(1))
         self.memory = FakeMemory()
 
 
