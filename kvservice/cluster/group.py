@@ -107,6 +107,8 @@ class Group:
         self._leader_seen: tuple[str | None, int] = (None, 0)
         self._is_quarantined = False
         self._is_replacing_snapshot = False
+        self._loading = Loading()
+        """What clients are told while a received snapshot is loaded."""
         self._movers = Movers(members, peers)
         self._removal = Removal(service, members, lambda: self._spawn(self._ask_whether_removed()))
         self._on_durable: Callable[[int], None] = lambda _token: None
@@ -226,6 +228,8 @@ class Group:
     @property
     def refusal(self) -> RedanError | None:
         """What clients are told instead of being served, once the log is read; None in the ordinary course."""
+        if self.node is not None and self.node.is_restoring:
+            return self._loading
         return self._removal.refusal
 
     # -- running ------------------------------------------------------------------------------------------------------
@@ -318,9 +322,8 @@ class Group:
         """
         service, node = self._service, self.node
         assert node is not None
-        loading = None
         if service.refusal is None:
-            loading = service.refusal = Loading()
+            service.refusal = self._loading
         index, term = snapshot.last_index, snapshot.last_term
         fresh = self._new_machine()
         try:
@@ -331,8 +334,8 @@ class Group:
             return
         service.machine.replace_by(fresh)
         self.snapshots.last_index = max(self.snapshots.last_index, index)
-        if service.refusal is loading:
-            service.refusal = self.refusal
+        if service.refusal is self._loading:
+            service.refusal = self._removal.refusal
         node.restored()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

@@ -9,9 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from kvservice import recovery
 from kvservice.config import Config
+from kvservice.keyspace.machine import Machine
 from kvservice.server import Server, _crash_point, run
-from replication.node import no_crash
+from persistence.disk import Disk
+from persistence.snapshot import SnapshotMeta, list_snapshots
+from replication.core.membership import Configuration
+from replication.core.messages import InstallSnapshot
+from replication.node import Node, no_crash
 from tests.harness.local_server import LocalServer, until
 
 HOUR_MS = 3_600_000
@@ -95,6 +101,44 @@ async def test_readiness_says_why_not(tmp_path: Path) -> None:
     writer.close()
     assert ("loading",) in seen
     assert () in seen
+
+
+async def test_a_snapshot_that_comes_during_the_replay_keeps_clients_out_until_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = LocalServer(tmp_path / "other")
+    await said(other, *["INCR n"] * 20)
+    assert await other.stopped() == 0
+    [snapshot] = list_snapshots(tmp_path / "other" / "snapshots", other.disk)
+    node = LocalServer(tmp_path / "data", read_mode="stale")
+    await said(node, "SET old v")
+    shutil.copytree(tmp_path / "data", tmp_path / "killed")
+    assert await node.stopped() == 0
+
+    loaded = asyncio.Event()
+    replay, load_file = recovery.replay, recovery.load_file
+
+    async def replay_and_receive(driver: Node) -> None:
+        shutil.copy(snapshot.path, tmp_path / "killed" / "snapshots")
+        members = Configuration((again.config.name, "leader"))
+        received = InstallSnapshot(driver.term + 1, snapshot.last_index, snapshot.last_term, members)
+        driver.snapshot_received("leader", received)
+        await replay(driver)
+
+    async def load_late(path: Path, disk: Disk, machine: Machine) -> SnapshotMeta:
+        await loaded.wait()
+        return await load_file(path, disk, machine)
+
+    monkeypatch.setattr(recovery, "replay", replay_and_receive)
+    monkeypatch.setattr(recovery, "load_file", load_late)
+    again = LocalServer(tmp_path / "killed", read_mode="stale")
+    loading = b"-LOADING Redis is loading the dataset in memory"
+    assert await said(again, "DBSIZE", "GET n", "GET old") == [loading] * 3
+    assert "loading a snapshot" in again.server.reasons_not_ready()
+    loaded.set()
+    await until(lambda: not again.server.service.node.is_restoring)
+    assert await said(again, "DBSIZE", "GET n", "GET old") == [b":1", b"20", b"$-1"]
+    assert await again.stopped() == 0
 
 
 async def test_writes_under_way_are_answered_before_the_connection_ends(tmp_path: Path) -> None:
