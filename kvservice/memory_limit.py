@@ -5,7 +5,8 @@ node evicts the same. A write is refused only if nothing may be evicted and noth
 Leaves to the caller: asking before each group of writes that may need memory (service).
 Bounds: writes that are proposed and not yet applied are not counted yet: the limit is overrun by at most those. A limit
 that memory is far above, as after CONFIG SET, is reached in slices of SLICE_VICTIMS; a write evicts a slice as well, or
-twice its own size if that is more, up to VICTIMS_MAX.
+twice its own size if that is more, up to VICTIMS_MAX. A node that comes to lead while it loads a received snapshot lets
+in what its callers sent before: the keys that it still has say nothing of those that come.
 Reference: Redis ``evict.c``, performEvictions and maxmemory-eviction-tenacity.
 """
 
@@ -121,7 +122,7 @@ class MemoryLimit:
         service = self._service
         used = sum([database.bytes_used for database in service.machine.databases]) + self._overhead_bytes
         excess = used - self._evictor.leaving_bytes - service.config.maxmemory
-        if excess <= 0:
+        if excess <= 0 or service.node.is_restoring:
             return True
         started = perf_counter()
         victims = self._victims(excess, _bytes_of(commands))

@@ -23,6 +23,7 @@ class StartingNode:
     commit_index = 0
     applied_index = 0
     is_replayed = False
+    is_restoring = False
     replay_remaining = 0
     proposals_pending = 0
     bytes_pending = 0

@@ -33,6 +33,7 @@ class QueueNode:
 
     def __init__(self) -> None:
         self.is_leader = True
+        self.is_restoring = False
         self.leader_id: str | None = "n1"
         self.term = 1
         self.refuses: ReplicationError | None = None

@@ -7,6 +7,7 @@ from itertools import count
 import pytest
 
 from kvservice.commands.reply import OK, ErrorReply
+from kvservice.errors import Loading
 from kvservice.gateway.resp import decode_commands
 from kvservice.memory_limit import SLICE_VICTIMS
 from tests.kvservice.fake_node import Bench, Peer
@@ -263,6 +264,25 @@ def test_a_follower_leaves_eviction_to_its_leader(monkeypatch: pytest.MonkeyPatc
     bench.lead("n1", 6, is_leader=True)
     bench.limit.tick()
     assert asked == [()]
+
+
+@pytest.mark.parametrize("policy", ["allkeys-random", "noeviction"])
+def test_nothing_is_evicted_or_refused_by_the_keys_that_a_snapshot_is_about_to_replace(policy: str) -> None:
+    bench, peer = full_bench(policy, room_keys=0)
+    bench.run(peer, f"SET over {VALUE}")
+    bench.lead(None, 5)
+    bench.send(peer, f"SET waits {VALUE}")
+    # It loads the snapshot of a leader that is gone, and comes to lead before that is done.
+    bench.node.is_restoring, bench.service.refusal = True, Loading()
+    bench.lead("n1", 6, is_leader=True)
+    bench.limit.tick()
+    bench.turn()
+    assert (unlinked(bench), len(bench.node.queued)) == ([], 1)
+    bench.node.is_restoring, bench.service.refusal = False, None
+    bench.commit()
+    assert peer.taken() == [OK]
+    bench.run(peer, f"SET next {VALUE}")
+    assert bool(unlinked(bench)) is (policy == "allkeys-random")
 
 
 def test_a_limit_that_comes_with_its_policy_evicts_by_that_policy_at_once() -> None:

@@ -86,3 +86,25 @@ def test_a_follower_that_loads_a_snapshot_applies_nothing_meanwhile() -> None:
     member.machine.finish_restore()
     cluster.tick(5)
     assert member.machine.values == cluster["n1"].machine.values
+
+
+def test_a_node_that_loads_a_snapshot_may_come_to_lead_and_applies_nothing_meanwhile_either() -> None:
+    cluster = led()
+    cluster.kill("n3")
+    for number in range(100):
+        cluster.write(f"k{number}=" + "x" * 2000)
+        cluster.settle()
+    cluster["n1"].take_snapshot()
+    member = cluster.restart("n3")
+    member.machine.is_restore_held = True
+    cluster.tick(50)
+    cluster["n1"].node.transfer("n3")
+    cluster.until(lambda: member.node.is_leader)
+    write = cluster.write("after=1", at=member)
+    cluster.tick(50)
+    assert (member.node.is_leader, member.node.is_restoring) == (True, True)
+    assert (write.outcome, member.machine.values) == ("waiting", {})
+    member.machine.finish_restore()
+    cluster.tick(50)
+    assert write.outcome == "done"
+    assert cluster.values("after") == ["1", "1", "1"]
