@@ -201,10 +201,11 @@ class Service:
 
     # -- submitting ---------------------------------------------------------------------------------------------------
 
-    def submit(self, session: Session, commands: list[Args], raw: bytes | None) -> None:
+    def submit(self, session: Session, commands: list[Args], raw: bytes | None, alike: bool = False) -> None:
         """Take commands of one caller, in order; hot.
 
-        ``commands`` is not empty and none of them is; ``raw`` is their RESP if it is at hand in one piece.
+        ``commands`` is not empty and none of them is; ``raw`` is their RESP if it is at hand in one piece; ``alike``:
+        they are known to have one name and length.
         """
         if session.held:
             session.backlog.append(commands)
@@ -219,7 +220,7 @@ class Service:
             or self.refusal is not None
             or self.holds.is_paused
             or not session.authenticated
-            or (len(commands) > 1 and not are_alike(commands))
+            or (not alike and len(commands) > 1 and not are_alike(commands))
         ):
             self._submit_mixed(session, commands, arrived_ns)
             return

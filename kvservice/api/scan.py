@@ -20,7 +20,6 @@ from typing import Final, NamedTuple
 from kvservice.api.commands import bytes_of, check_database, check_key, succeeded
 from kvservice.api.session import ApiSession
 from kvservice.api.status import InvalidField
-from kvservice.commands.table import Args
 from kvservice.config import Config
 from redan.kv.v1 import kv_pb2
 
@@ -97,7 +96,7 @@ async def read_page(session: ApiSession, walk: Walk) -> Page:
 
 
 async def _scan(session: ApiSession, walk: Walk, count: int) -> tuple[int, list[bytes]]:
-    args: Args = [b"SCAN", b"%d" % walk.cursor, b"COUNT", b"%d" % count]
+    args = [b"SCAN", b"%d" % walk.cursor, b"COUNT", b"%d" % count]
     if walk.match:
         args += [b"MATCH", walk.match]
     [reply] = await session.run([args])

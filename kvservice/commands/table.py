@@ -21,7 +21,7 @@ from typing import Any, Final
 from kvservice.commands.reply import Reply
 from kvservice.errors import RequestError
 
-Args = list[bytes]
+Args = Sequence[bytes]
 """A command as clients send it: the name at position 0, then its arguments."""
 
 Handler = Callable[[Any, Args], Reply]

@@ -75,7 +75,7 @@ class RemoteSession(Session):
         self.db = call.db
         self.no_touch = bool(call.flags & NO_TOUCH)
         self._calls.append((call.call_id, len(commands)))
-        self._stream.service.submit(self, commands, call.commands)
+        self._stream.service.submit(self, [*commands], call.commands)
 
     def deliver(self, replies: list[Reply]) -> None:
         """Collect replies; hot."""

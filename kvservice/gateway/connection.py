@@ -126,7 +126,7 @@ class Connection(Session, asyncio.Protocol):
         """Parse bytes and submit their commands; hot."""
         parsed = self._parser.feed(data, self.authenticated)
         if parsed.commands:
-            self._service.submit(self, parsed.commands, parsed.raw)
+            self._service.submit(self, parsed.commands, parsed.raw, parsed.are_alike)
         if parsed.error is not None:
             self._fail(parsed.error)
         elif self.pending > PENDING_MAX or len(self.backlog) > BACKLOG_MAX:

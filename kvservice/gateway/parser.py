@@ -35,6 +35,7 @@ from typing import Final
 
 import hiredis
 
+from kvservice.commands.table import Args
 from kvservice.gateway.limits import (
     BULK_BYTES_FLOOR,
     HELD_PER_RECEIVED_MAX,
@@ -75,11 +76,15 @@ its longest chunk. Making one takes 320 ns."""
 class Parsed:
     """What a chunk of bytes completed."""
 
-    __slots__ = ("commands", "error", "raw")
+    __slots__ = ("are_alike", "commands", "error", "raw")
 
-    def __init__(self, commands: list[list[bytes]], raw: bytes | None, error: str | None = None) -> None:
+    def __init__(
+        self, commands: list[Args], raw: bytes | None, error: str | None = None, are_alike: bool = False
+    ) -> None:
         self.commands = commands
         """Complete commands in order, none empty."""
+        self.are_alike = are_alike
+        """Whether they are known to have one name and length."""
         self.raw = raw
         """An encoding of exactly these commands where it was at hand, else None."""
         self.error = error
@@ -128,7 +133,11 @@ class Parser:
         if not is_plain:
             uniform, end = read_uniform(chunk)
             if uniform:
-                return Parsed(uniform, chunk) if end == len(chunk) else self._walk(chunk[end:], uniform, chunk[:end])
+                return (
+                    Parsed(uniform, chunk, None, True)
+                    if end == len(chunk)
+                    else self._walk(chunk[end:], uniform, chunk[:end])
+                )
         large = _LARGE_HEADER.findall(chunk)
         if large and _claims_too_much(large, len(chunk)):
             return self._walk(chunk, [], b"")
@@ -166,7 +175,7 @@ class Parser:
             parsed.raw = None
         return parsed
 
-    def _walk(self, chunk: bytes, commands: list[list[bytes]], raw: bytes, authenticated: bool = True) -> Parsed:
+    def _walk(self, chunk: bytes, commands: list[Args], raw: bytes, authenticated: bool = True) -> Parsed:
         """Read everything with the walker, behind commands that are already read and their encoding."""
         walker = self._walker or Walker(self._limits)
         self._walker = walker
@@ -211,13 +220,13 @@ def _read_one(chunk: bytes) -> list[bytes] | None:
     return args if pieces[1::2] == [heads[len(argument)] for argument in args] else None
 
 
-def _read_whole(chunk: bytes) -> list[list[bytes]] | None:
+def _read_whole(chunk: bytes) -> list[Args] | None:
     """Read a chunk without type marks that holds complete commands only (case b), else return None."""
     reader = _idle_readers.pop() if _idle_readers else hiredis.Reader()
     try:
         reader.feed(chunk)
         reader.feed(_END_MARK)
-        commands: list[list[bytes]] = list(iter(reader.gets, False))
+        commands: list[Args] = list(iter(reader.gets, False))
         mark: object = commands.pop() if commands else None
         if type(mark) is not int or mark != _SECRET or not all(commands):
             return None
@@ -238,7 +247,7 @@ def _claims_too_much(large: list[bytes], chunk_bytes: int) -> bool:
     return max(claims) > MULTIBULK_LENGTH_MAX or sum(claims) > chunk_bytes // _ARGUMENT_BYTES_MIN + _CUT_ARGUMENTS_MAX
 
 
-def _read_lines(chunk: bytes) -> list[list[bytes]] | None:
+def _read_lines(chunk: bytes) -> list[Args] | None:
     """Read a chunk of whole inline commands without quotes (case e), else return None."""
     if (
         chunk[-1:] != b"\n"
@@ -272,12 +281,12 @@ def _has_type_marks(chunk: bytes) -> bool:
     )
 
 
-def _read_prefix(chunk: bytes) -> tuple[list[list[bytes]], bytes]:
+def _read_prefix(chunk: bytes) -> tuple[list[Args], bytes]:
     """Read the complete commands at the start of a chunk and their encoding (case d); nothing if not canonical."""
     reader = hiredis.Reader()
     try:
         reader.feed(chunk)
-        commands: list[list[bytes]] = list(iter(reader.gets, False))
+        commands: list[Args] = list(iter(reader.gets, False))
         encoded = encode_commands(commands)
     except (hiredis.HiredisError, TypeError):
         return [], b""
@@ -286,6 +295,6 @@ def _read_prefix(chunk: bytes) -> tuple[list[list[bytes]], bytes]:
     return commands, encoded
 
 
-def _raw_of(commands: list[list[bytes]], before: int, raw: bytes) -> bytes | None:
+def _raw_of(commands: list[Args], before: int, raw: bytes) -> bytes | None:
     """Return the encoding of the first ``before`` commands if these are all there are."""
     return raw if commands and len(commands) == before else None

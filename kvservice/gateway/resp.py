@@ -165,8 +165,10 @@ def decode_commands(payload: bytes) -> list[list[bytes]]:
 
     A mark behind the payload shows that it ended between commands: inside one it would be swallowed or come back late.
     """
+    commands: list[list[bytes]] = []
     try:
-        commands = [args for group, _ in groups_of(payload + b":%d\r\n" % _END_MARK) for args in group]
+        for group, alike in groups_of(payload + b":%d\r\n" % _END_MARK):
+            commands += map(list, group) if alike else cast("list[list[bytes]]", group)
     except hiredis.ProtocolError as error:
         raise ValueError(f"stored commands do not parse: {error}") from error
     if not commands or cast("object", commands.pop()) != _END_MARK:

@@ -103,8 +103,8 @@ class Shape:
             return None
         name = self._name
         if step == 4:
-            return [[name, key, value] for key, value in zip(pieces[0::4], pieces[2::4], strict=True)]
-        return list(map(list, zip(repeat(name), *[pieces[at::step] for at in range(0, step, 2)], strict=False)))
+            return list(zip(repeat(name), pieces[0::4], pieces[2::4], strict=False))
+        return list(zip(repeat(name), *[pieces[at::step] for at in range(0, step, 2)], strict=False))
 
     def _struct(self, count: int) -> Struct:
         """Return what cuts ``count`` commands behind the first head."""

@@ -75,7 +75,7 @@ class SimulatedState:
 
     def submit(self, session: ClientSession, commands: list[list[bytes]]) -> None:
         """Run commands of a client."""
-        self.service.submit(session, commands, None)
+        self.service.submit(session, [*commands], None)
 
     def housekeep(self) -> None:
         """Move time where a deadline has passed, and remove expired keys, as kvservice/housekeeping does."""

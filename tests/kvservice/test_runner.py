@@ -6,6 +6,7 @@ import pytest
 
 from kvservice.commands.registry import TABLE
 from kvservice.commands.reply import OK, ErrorReply
+from kvservice.commands.table import Args
 from replication.core.messages import Entry, EntryKind
 from tests.kvservice.fake_node import START_MS, Bench, resp
 
@@ -150,7 +151,7 @@ def test_a_defect_in_a_command_is_one_error_among_the_replies(monkeypatch: pytes
 def test_what_ran_is_told_to_who_tracks_use() -> None:
     bench = Bench()
     peer = bench.peer()
-    touched: list[list[bytes]] = []
+    touched: list[Args] = []
     bench.service.runner.touch = lambda call: touched.extend(call.commands)
     bench.run(peer, "SET a 1", "GET a")
     bench.run(peer, "GET a")

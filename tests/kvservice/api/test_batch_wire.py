@@ -31,7 +31,7 @@ def check(raw: bytes) -> bool:
     request = kv_pb2.PipelineRequest.FromString(raw)
     head, commands = found
     assert (head.batch_id, head.database) == (request.batch_id, request.database)
-    assert commands == [list(message.args) for message in request.commands]
+    assert commands == [tuple(message.args) for message in request.commands]
     assert not any(message.request_id for message in request.commands)
     return True
 

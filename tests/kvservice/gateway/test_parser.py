@@ -27,10 +27,10 @@ def parsed(pieces: list[bytes], limits: Limits = LIMITS) -> tuple[list[list[byte
     commands: list[list[bytes]] = []
     for piece in pieces:
         result = parser.feed(piece)
-        commands += result.commands
+        commands += map(list, result.commands)
         assert all(result.commands)
         if result.raw is not None:
-            assert decode_commands(result.raw) == result.commands != []
+            assert decode_commands(result.raw) == list(map(list, result.commands)) != []
         if result.error is not None:
             return commands, result.error
     return commands, None
@@ -83,7 +83,7 @@ def test_no_type_that_hiredis_knows_passes_for_a_bulk_string(text: bytes) -> Non
 def test_whole_commands_come_with_bytes_for_the_log(commands: list[list[bytes]]) -> None:
     encoded = encode_commands(commands)
     result = Parser(Limits()).feed(encoded)
-    assert (result.commands, result.raw, result.error) == (commands, encoded, None)
+    assert (list(map(list, result.commands)), result.raw, result.error) == (commands, encoded, None)
 
 
 def test_each_way_of_reading_is_taken_where_it_should_be() -> None:

@@ -9,22 +9,24 @@ from kvservice.gateway.resp import encode_commands
 from kvservice.keyspace import uniform as module
 from kvservice.keyspace.uniform import GROUP_BYTES_MAX, GROUP_COMMANDS_MAX, read_uniform, resp_shape_of, uniform_groups
 
-SETS = [[b"SET", b"key:%03d" % number, b"\r\n=%03d*\r\n" % number] for number in range(11)]
+Row = tuple[bytes, ...]
+
+SETS: list[Row] = [(b"SET", b"key:%03d" % number, b"\r\n=%03d*\r\n" % number) for number in range(11)]
 
 
 @strategies.composite
-def alike(draw: strategies.DrawFn) -> list[list[bytes]]:
+def alike(draw: strategies.DrawFn) -> list[Row]:
     """Return commands of one name and one length for each argument."""
     name = draw(strategies.binary(max_size=6))
     lengths = draw(strategies.lists(strategies.integers(0, 40), min_size=1, max_size=module.ARGUMENTS_MAX - 1))
     count = draw(strategies.integers(24, 60))
     row = strategies.tuples(*[strategies.binary(min_size=length, max_size=length) for length in lengths])
-    return [[name, *arguments] for arguments in draw(strategies.lists(row, min_size=count, max_size=count))]
+    return [(name, *arguments) for arguments in draw(strategies.lists(row, min_size=count, max_size=count))]
 
 
 @settings(max_examples=200)
 @given(alike(), strategies.integers(0, 200))
-def test_commands_of_one_shape_are_read_up_to_one_that_is_cut(commands: list[list[bytes]], cut: int) -> None:
+def test_commands_of_one_shape_are_read_up_to_one_that_is_cut(commands: list[Row], cut: int) -> None:
     encoded = encode_commands(commands)
     assert read_uniform(encoded) == (commands, len(encoded))
     stride = len(encoded) // len(commands)
@@ -47,8 +49,8 @@ def test_every_byte_that_is_read_is_what_the_commands_encode_as() -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1, 5, 10])
-@pytest.mark.parametrize("other", [[b"SET", b"k", b"v"], [b"GET", b"key:001"], [b"SEt", b"key:001", b"\r\n=001*\r\n"]])
-def test_one_that_is_unlike_ends_the_groups(place: int, other: list[bytes]) -> None:
+@pytest.mark.parametrize("other", [(b"SET", b"k", b"v"), (b"GET", b"key:001"), (b"SEt", b"key:001", b"\r\n=001*\r\n")])
+def test_one_that_is_unlike_ends_the_groups(place: int, other: Row) -> None:
     commands = [*SETS[:place], other, *SETS[place:]]
     encoded = encode_commands(commands)
     assert read_uniform(encoded) == ([], 0)
@@ -59,7 +61,7 @@ def test_one_that_is_unlike_ends_the_groups(place: int, other: list[bytes]) -> N
 
 def test_shapes_that_begin_alike_are_told_apart() -> None:
     for length in [64, 65, 64, 9, 10, 9]:
-        commands = [[b"SET", b"key:000000000001", b"=" * length]] * 16
+        commands = [(b"SET", b"key:000000000001", b"=" * length)] * 16
         assert read_uniform(encode_commands(commands)) == (commands, len(encode_commands(commands)))
 
 
@@ -75,7 +77,7 @@ def test_groups_are_powers_of_two_and_no_longer_than_the_cache() -> None:
 
 def test_shapes_are_kept_in_bounds() -> None:
     for number in range(3 * module.SHAPES_MAX):
-        commands = [[b"%d" % number, b"k", b"v"]] * 20
+        commands = [(b"%d" % number, b"k", b"v")] * 20
         assert read_uniform(encode_commands(commands))[0] == commands
         assert len(module._RESP._shapes) <= module.SHAPES_MAX
 
