@@ -120,6 +120,28 @@ def test_a_cut_command_before_some_of_one_shape_is_not_taken_for_one_of_them(fir
         assert parsed(cut(stream, [offset])) == (commands, None)
 
 
+@settings(max_examples=200)
+@given(
+    strategies.lists(
+        strategies.tuples(
+            strategies.sampled_from([b"SET", b"GET", b"APPEND"]), strategies.integers(0, 40), strategies.integers(1, 40)
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    strategies.lists(strategies.integers(0, 4000), max_size=4),
+)
+def test_runs_of_one_shape_in_any_cut_read_as_they_were_encoded(
+    runs: list[tuple[bytes, int, int]], offsets: list[int]
+) -> None:
+    commands = [
+        [name, b"k=%02d" % number] if name == b"GET" else [name, b"k=%02d" % number, b">" * length]
+        for name, length, count in runs
+        for number in range(count)
+    ]
+    assert parsed(cut(encode_commands(commands), offsets)) == (commands, None)
+
+
 def test_claims_are_weighed_against_the_chunk() -> None:
     assert not parser_module._claims_too_much([b"40000", b"60000"], 600)
     assert not parser_module._claims_too_much([b"100000", b"100000"], 600_000)
