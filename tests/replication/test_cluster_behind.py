@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from replication.core.raft import Settings
-from tests.harness.cluster import Cluster, led
+from tests.harness.cluster import Cluster, Member, led
 
 
 def test_a_follower_behind_the_log_gets_a_snapshot_and_then_the_rest() -> None:
@@ -68,7 +68,8 @@ def test_damage_in_old_entries_of_the_leader_turns_into_a_snapshot_for_the_follo
     assert cluster["n3"].machine.values == leader.machine.values
 
 
-def test_a_follower_that_loads_a_snapshot_applies_nothing_meanwhile() -> None:
+def with_a_loading_follower() -> tuple[Cluster, Member]:
+    """Return a cluster and its node n3, which loads a snapshot until ``finish_restore``."""
     cluster = led()
     cluster.kill("n3")
     for number in range(100):
@@ -78,6 +79,11 @@ def test_a_follower_that_loads_a_snapshot_applies_nothing_meanwhile() -> None:
     member = cluster.restart("n3")
     member.machine.is_restore_held = True
     cluster.tick(50)
+    return cluster, member
+
+
+def test_a_follower_that_loads_a_snapshot_applies_nothing_meanwhile() -> None:
+    cluster, member = with_a_loading_follower()
     assert member.node.is_restoring
     write = cluster.write("after=1")
     cluster.tick(50)
@@ -89,15 +95,7 @@ def test_a_follower_that_loads_a_snapshot_applies_nothing_meanwhile() -> None:
 
 
 def test_a_node_that_loads_a_snapshot_may_come_to_lead_and_applies_nothing_meanwhile_either() -> None:
-    cluster = led()
-    cluster.kill("n3")
-    for number in range(100):
-        cluster.write(f"k{number}=" + "x" * 2000)
-        cluster.settle()
-    cluster["n1"].take_snapshot()
-    member = cluster.restart("n3")
-    member.machine.is_restore_held = True
-    cluster.tick(50)
+    cluster, member = with_a_loading_follower()
     cluster["n1"].node.transfer("n3")
     cluster.until(lambda: member.node.is_leader)
     write = cluster.write("after=1", at=member)
