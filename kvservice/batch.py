@@ -75,10 +75,21 @@ def _refusal(args: Args) -> Reply:
     return args[0]
 
 
+class Found(NamedTuple):
+    """What calls that ran as one have found."""
+
+    replies: list[list[Reply]]
+    """Those of each call."""
+    commands: int
+    """How many, of all calls."""
+    spent_ns: int
+    """How long they ran."""
+
+
 class Batch:
     """Calls and the payload of their entry."""
 
-    __slots__ = ("calls", "db", "payload")
+    __slots__ = ("ahead", "calls", "db", "payload")
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -86,3 +97,5 @@ class Batch:
         """RESP of the writes, in order; empty when only time has to move."""
         self.db = 0
         """Database that the payload has selected so far."""
+        self.ahead: Found | None = None
+        """What reads found while their round was under way; None if they have not run."""

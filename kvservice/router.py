@@ -9,7 +9,7 @@ Ways of a call, and what they are for:
 Writes, and reads beside them, are sent off when a turn of the event loop brings no more and the batch before is
 applied: an entry costs every node as much as some seven commands in it, and a busy node that sends each turn's writes
 off alone stays busy. Reads alone are sent off at the end of their turn, once the round before is answered and most of
-its callers have come again (``ReadWindow``).
+its callers have come again (``ReadWindow``); they run while their round is under way, and are answered when it ends.
 
 What a node hands back goes the third way: reads, and writes that are certainly not applied, are tried again by
 themselves; a write whose outcome is unknown is answered so. The forwarder brings calls home when this node leads.
@@ -231,6 +231,13 @@ class Router:
             self.node.read(reads)
         except ReplicationError as error:
             self._not_taken(reads, error)
+        else:
+            # Behind the messages of the round, which leave in the next turn: until the answer there is time.
+            self._call_soon(lambda: self._read_ahead(reads))
+
+    def _read_ahead(self, reads: Batch) -> None:
+        if reads is self._asked and self.node.may_read_ahead:
+            self._runner.read_ahead(reads)
 
     def _round_ended(self, batch: Batch) -> None:
         """Learn that reads are answered; the next ones may wait for those who asked them."""

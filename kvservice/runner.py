@@ -7,12 +7,12 @@ log (replication/node).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import chain
 from time import perf_counter_ns, time_ns
 
 from kvservice.admission import REFUSED
-from kvservice.batch import Batch, Call
+from kvservice.batch import Batch, Call, Found
 from kvservice.commands.lookup import raw_of
 from kvservice.commands.reply import ErrorReply, Reply
 from kvservice.commands.table import Args, Command
@@ -48,6 +48,8 @@ class Runner:
         self.wait_for_time: Callable[[Call], None] = _unexpected
         """Lets the rest of a call of reads wait for an entry that moves time."""
         self.on_refused: Callable[[Batch, ReplicationError], None] = _unexpected
+        self.on_answered: Callable[[], None] = lambda: None
+        """Told when the callers of an entry or a round have their replies."""
         self.on_applied: Callable[[Batch], None] = lambda _batch: None
         self.on_read: Callable[[Batch], None] = lambda _batch: None
         self.on_leader: Callable[[str | None, bool, int], None] = lambda _leader, _is_leader, _term: None
@@ -99,7 +101,7 @@ class Runner:
     def read(self, batch: object) -> None:
         """Run calls of reads whose round has ended, and answer them."""
         assert isinstance(batch, Batch)
-        for call in batch.calls[self._read_together(batch.calls) :]:
+        for call in [] if self._answer_together(batch) else batch.calls:
             session = call.session
             # Without a lane, an earlier read of the session waits for time, and this one stays behind it.
             replies = self.read_call(call) if session.lane != NO_LANE else []
@@ -111,32 +113,49 @@ class Runner:
                 session.deliver(replies)
                 call = call._replace(rows=call.rows[answered:], commands=call.commands[answered:])
             self.wait_for_time(call)
+        self.on_answered()
         self.on_read(batch)
 
-    def _read_together(self, calls: list[Call]) -> int:
-        """Run and answer reads of one row together, if all are single ones; return how many of the first. Hot."""
-        row, db = calls[0].row, calls[0].db
-        if row is None or row.run_group is None or self._is_observed or len(calls) == 1:
-            return 0
+    def read_ahead(self, batch: Batch) -> None:
+        """Run reads whose round is under way, if they can run as one; ``read`` answers and counts them.
+
+        Requires ``Node.may_read_ahead``. Reads of a caller that waits for anything else are left alone: what it asked
+        before must not run after them.
+        """
+        calls = batch.calls
+        if not self._are_one_group(calls):
+            return
         for call in calls:
-            if call.row is not row or call.db != db or len(call.commands) > 1 or call.session.lane == NO_LANE:
-                return 0
+            if call.session.pending != 1:
+                return
+        batch.ahead = self._read_together(calls)
+
+    def _answer_together(self, batch: Batch) -> bool:
+        """Answer reads that have run as one, or can; tell whether it was done. Hot."""
+        calls = batch.calls
+        found = batch.ahead
+        if found is None:
+            if not self._are_one_group(calls) or any(call.session.lane == NO_LANE for call in calls):
+                return False
+            found = self._read_together(calls)
+            if found is None:
+                return False
+        self._count_together(calls, found)
+        answer = self.answer
+        for call, replies in zip(calls, found.replies, strict=True):
+            answer(call, replies)
+        return True
+
+    def _read_together(self, calls: list[Call]) -> Found | None:
+        """Run reads of one group; None, and nothing has happened, if one of them is not plain. Hot."""
         machine = self.machine
         started_ns = perf_counter_ns()
         machine.begin_read(0 if self.is_stale else self.wall_clock_ms())
-        replies = machine.execute_alike(db, row, [call.commands[0] for call in calls])
-        ended_ns = perf_counter_ns()
-        spent_ns = ended_ns - started_ns
-        share_ns = spent_ns // len(calls)
-        if spent_ns >= self._watched_ns:
-            self._note_slow(row, calls[0].commands[0], share_ns // 1000, calls[0].session)
-        if machine.failures:
-            self._count_failures()
-        ran, answer = self.stats.ran, self.answer
-        for call, reply in zip(calls, replies, strict=False):
-            ran(row, 1, share_ns, (ended_ns - call.arrived_ns) // 1000)
-            answer(call, [reply])
-        return len(replies)
+        commands = list(chain.from_iterable([call.commands for call in calls]))
+        replies = machine.read_group(calls[0].db, calls[0].rows[0], commands)
+        if replies is None:
+            return None
+        return Found(_shared_out(calls, replies), len(replies), perf_counter_ns() - started_ns)
 
     def length_of(self, db: int, key: bytes) -> int:
         """Return how many bytes the string at a key has, without what is not applied yet; 0 if there is none."""
@@ -173,6 +192,7 @@ class Runner:
             if session.held and not session.pending:
                 released.append(session)
         machine.end_entry()
+        self.on_answered()
         self.on_applied(batch)
         for session in released:
             self._release(session)
@@ -230,35 +250,34 @@ class Runner:
 
     # -- running ------------------------------------------------------------------------------------------------------
 
-    def _run_all(self, calls: list[Call]) -> Iterator[list[Reply]]:
-        """Run the calls of an entry and yield the replies of each; all together if they are of one kind. Hot."""
-        if not self._are_one_group(calls):
-            yield from map(self._run, calls)
-            return
-        row = calls[0].rows[0]
+    def _run_all(self, calls: list[Call]) -> Iterable[list[Reply]]:
+        """Run the calls of an entry and return the replies of each; all together if they are of one kind. Hot."""
+        if not self._are_one_group(calls) or not (row := calls[0].rows[0]).is_write:
+            return map(self._run, calls)
         started_ns = perf_counter_ns()
         commands = list(chain.from_iterable([call.commands for call in calls]))
-        replies = self.machine.execute_alike(calls[0].db, row, commands)
-        ended_ns = perf_counter_ns()
-        spent_ns = ended_ns - started_ns
-        share_ns = spent_ns // len(commands)
-        if spent_ns >= self._watched_ns:
-            self._note_slow(row, commands[0], share_ns // 1000, calls[0].session)
+        replies = _shared_out(calls, self.machine.execute_alike(calls[0].db, row, commands))
+        self._count_together(calls, Found(replies, len(commands), perf_counter_ns() - started_ns))
         if self.machine.failures:
             self._count_failures()
-        ran, start = self.stats.ran, 0
-        for call in calls:
-            count = len(call.commands)
-            ran(row, count, share_ns * count, (ended_ns - call.arrived_ns) // 1000)
-            yield replies[start : start + count]
-            start += count
+        return replies
+
+    def _count_together(self, calls: list[Call], found: Found) -> None:
+        """Count calls that ran as one; hot."""
+        _, count, spent_ns = found
+        row = calls[0].rows[0]
+        if spent_ns >= self._watched_ns:
+            self._note_slow(row, calls[0].commands[0], spent_ns // count // 1000, calls[0].session)
+        now_ns = perf_counter_ns()
+        waits = [(len(call.commands), (now_ns - call.arrived_ns) // 1000) for call in calls]
+        self.stats.ran_together(row, count, spent_ns, waits)
 
     def _are_one_group(self, calls: list[Call]) -> bool:
-        """Tell whether several calls may run as one: writes of one row, one length and one database."""
+        """Tell whether several calls may run as one: they are of one row, one length and one database."""
         if len(calls) < 2 or self._is_observed:
             return False
         _, db, _, commands, _, row = calls[0]
-        if row is None or row.run_group is None or not (row.is_write and row.is_quick):
+        if row is None or row.run_group is None or not row.is_quick:
             return False
         length = len(commands[0])
         for _, of_db, _, commands, _, of_row in calls:
@@ -332,6 +351,19 @@ class Runner:
         for row, error in failures:
             self.stats.failed(row, error)
         failures.clear()
+
+
+def _shared_out(calls: list[Call], replies: list[Reply]) -> list[list[Reply]]:
+    """Return the replies of each call, of those to all their commands."""
+    if len(calls) == len(replies):
+        return [[reply] for reply in replies]
+    shares: list[list[Reply]] = []
+    start = 0
+    for call in calls:
+        end = start + len(call.commands)
+        shares.append(replies[start:end])
+        start = end
+    return shares
 
 
 def _unexpected(*_arguments: object) -> None:

@@ -28,6 +28,7 @@ class StartingNode:
     proposals_pending = 0
     bytes_pending = 0
     reads_at_once = False
+    may_read_ahead = False
     is_stopped = True
 
     def propose(self, _kind: int, _payload: bytes, _batch: object) -> int:

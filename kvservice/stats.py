@@ -203,6 +203,17 @@ class Stats:
         if self._config.latency_tracking:
             stats.buckets[bucket_of(latency_us)] += count
 
+    def ran_together(self, row: Command, count: int, spent_ns: int, waits: list[tuple[int, int]]) -> None:
+        """Do what ``ran`` does for several callers; ``waits`` has, for each, its commands and their latency in us."""
+        stats = self.of(row)
+        stats.calls += count
+        stats.nanoseconds += spent_ns
+        self.commands_processed += count
+        if self._config.latency_tracking:
+            buckets = stats.buckets
+            for of_caller, latency_us in waits:
+                buckets[bucket_of(latency_us)] += of_caller
+
     def failed(self, row: Command, error: RedanError) -> None:
         """Count an execution that answered an error (``executed`` counts it as well)."""
         self.of(row).failed += 1

@@ -65,6 +65,16 @@ class Applying(NodeStatus):
         self.bytes_pending = 0
         """Payload bytes proposed here whose fate is not known."""
 
+    @property
+    def may_read_ahead(self) -> bool:
+        """Whether reads that wait for a round may run now, to be answered when it ends.
+
+        They miss nothing that anybody acknowledged before this moment if this node still leads, which is what the round
+        is to show: everything committed is applied, the no-op of the own term with it.
+        """
+        log, raft = self._log, self.raft
+        return self.is_leader and log.applied == log.committed >= raft.term_start_index and self._restoring is None
+
     @abstractmethod
     def _advance(self) -> None:
         """Do what the core asks for."""

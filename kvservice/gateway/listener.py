@@ -43,6 +43,8 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._limits = Limits()
         self._outbox = Outbox(loop.call_soon)
+        # An entry or a round is answered in one go: its replies need not wait for what else the turn brings.
+        service.runner.on_answered = self._outbox.flush
         service.on_config_changed.append(self._config_changed)
         self._config_changed(frozenset())
 

@@ -1,10 +1,11 @@
-"""Replies of one turn of the event loop, written together at its end, as Redis does before it sleeps.
+"""Replies of one turn of the event loop, written together: behind a batch of calls, or at its end as Redis does.
 
 A write to a loopback or local client wakes it. Writing at once, for each connection in the middle of a turn, makes the
 client and this process take turns on the processors; writing behind the turn wakes a client once for many replies.
 
 Guarantees: what is put in leaves with the next turn at the latest, in order for each connection.
-Leaves to the caller: writing large replies at once, and whatever must precede a close.
+Leaves to the caller: flushing when nothing more is to come, writing large replies at once, and whatever must precede a
+close.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ class Outbox:
     def add(self, writer: Writer) -> None:
         """Let ``writer`` be flushed at the end of the turn."""
         if not self._writers:
-            self._call_soon(self._flush)
+            self._call_soon(self.flush)
         self._writers.append(writer)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is there."""
         writers, self._writers = self._writers, []
         for writer in writers:
             writer.flush()

@@ -210,6 +210,13 @@ class Machine:
                 replies.append(self._defect(row, error))
         return replies
 
+    def read_group(self, db: int, row: Command, commands: list[Args]) -> list[Reply] | None:
+        """Run reads of one row and one length together; None, and nothing has happened, if one is not plain. Hot."""
+        assert row.run_group is not None
+        context = self.context
+        context.db = self.databases[db]
+        return row.run_group(context, commands)
+
     def execute(self, db: int, rows: list[Command], commands: list[Args]) -> list[Reply]:
         """Run commands in order and return their replies.
 

@@ -46,12 +46,19 @@ class QueueNode:
         self.now_ms = START_MS
         self.bytes_pending = 0
         self.reads_at_once = True
+        self.has_applied_all: Callable[[], bool] = lambda: True
+        """Whether it has applied what it knows to be committed."""
         self.applied_index = 0
 
     @property
     def proposals_pending(self) -> int:
         """Entries that wait for ``commit``."""
         return len(self.queued)
+
+    @property
+    def may_read_ahead(self) -> bool:
+        """Whether reads may run before their round ends."""
+        return self.has_applied_all()
 
     def propose(self, kind: int, payload: bytes, batch: object) -> int:
         """Queue an entry."""

@@ -51,6 +51,75 @@ def test_a_read_sees_what_was_applied_while_its_round_ran() -> None:
     assert reader.taken() == [b"1"]
 
 
+def test_reads_that_can_run_as_one_run_while_their_round_is_under_way_and_are_answered_when_it_ends() -> None:
+    bench = leader_of_several()
+    readers, writer = [bench.peer() for _ in range(3)], bench.peer()
+    bench.run(writer, "SET k 1", "SET j 2")
+    for reader in readers:
+        bench.send(reader, "GET k", "GET j", "GET none")
+    bench.turn()
+    bench.run(writer, "SET k 3", "FLUSHALL")
+    assert [reader.taken() for reader in readers] == [[]] * 3
+    bench.end_round()
+    assert [reader.taken() for reader in readers] == [[b"1", b"2", None]] * 3
+    row = TABLE.by_name[b"GET"]
+    assert bench.stats.of(row).calls == 9
+    assert (bench.machine.context.hits, bench.machine.context.misses) == (6, 3)
+    for reader in readers:
+        bench.send(reader, "GET k")
+    bench.turn()
+    bench.fire_timers()
+    bench.turn()
+    bench.end_round()
+    assert [reader.taken() for reader in readers] == [[None]] * 3
+
+
+def test_reads_do_not_run_ahead_while_something_committed_is_not_applied() -> None:
+    bench = leader_of_several()
+    readers, writer = [bench.peer() for _ in range(2)], bench.peer()
+    bench.node.has_applied_all = lambda: not bench.node.queued
+    bench.send(writer, "SET k 1")
+    bench.turn()
+    for reader in readers:
+        bench.send(reader, "GET k")
+    bench.turn()
+    bench.commit()
+    bench.end_round()
+    assert [reader.taken() for reader in readers] == [[b"1"]] * 2
+
+
+def test_a_read_does_not_run_ahead_of_what_its_caller_asked_before() -> None:
+    """The first read waits for a round alone; the second one joins a later round, which an entry brings along."""
+    bench = leader_of_several()
+    reader, another, writer = [bench.peer() for _ in range(3)]
+    bench.send(reader, "GET k")
+    bench.turn()
+    bench.send(reader, "GET k")
+    bench.send(another, "GET k")
+    bench.send(writer, "SET k 1")
+    bench.turn()
+    assert len(bench.node.reads) == 2
+    bench.commit()
+    bench.end_round()
+    assert reader.taken() == [b"1", b"1"]
+
+
+def test_reads_that_ran_ahead_of_a_lost_round_run_again_and_are_counted_once() -> None:
+    bench = leader_of_several()
+    readers, writer = [bench.peer() for _ in range(2)], bench.peer()
+    for reader in readers:
+        bench.send(reader, "GET k")
+    bench.turn()
+    bench.lead(None, 2)
+    bench.refuse_reads()
+    bench.lead("n1", 3, is_leader=True)
+    bench.run(writer, "SET k 1")
+    bench.turn()
+    bench.end_round()
+    assert [reader.taken() for reader in readers] == [[b"1"]] * 2
+    assert bench.stats.of(TABLE.by_name[b"GET"]).calls == 2
+
+
 def test_reads_of_all_callers_in_one_turn_are_one_round() -> None:
     bench = leader_of_several()
     peers = [bench.peer() for _ in range(5)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 
 from replication.errors import NotLeading, Stopped
@@ -269,6 +271,27 @@ def test_only_a_voter_without_others_may_read_at_once() -> None:
     assert alone["n1"].node.reads_at_once
     read = alone.read("a")
     assert read.outcome == "done"
+
+
+def test_reads_may_run_ahead_of_their_round_only_where_all_that_was_acknowledged_is_applied() -> None:
+    cluster = led()
+    assert [member.node.may_read_ahead for member in (cluster.leader, *cluster.followers)] == [True, False, False]
+    write = cluster.write("a=1")
+    assert cluster.leader.node.may_read_ahead, "what is not committed was acknowledged to nobody"
+    cluster.settle()
+    assert write.outcome == "done"
+    old, new = cluster.leader, cluster.followers[0]
+    at_once: list[bool] = []
+
+    def told(leader: str | None, is_leader: bool, term: int) -> None:
+        at_once.append(new.node.may_read_ahead)
+
+    with patch.object(new.machine, "on_leadership", told):
+        old.node.transfer(new.name)
+        cluster.until(lambda: new.node.is_leader)
+    assert not any(at_once), "before its no-op is committed it does not know what else is"
+    cluster.settle()
+    assert (new.node.may_read_ahead, old.node.may_read_ahead) == (True, False)
 
 
 def test_messages_of_an_earlier_life_are_dropped() -> None:

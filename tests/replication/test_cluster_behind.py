@@ -102,6 +102,7 @@ def test_a_node_that_loads_a_snapshot_may_come_to_lead_and_applies_nothing_meanw
     cluster.tick(50)
     assert (member.node.is_leader, member.node.is_restoring) == (True, True)
     assert (write.outcome, member.machine.values) == ("waiting", {})
+    assert not member.node.may_read_ahead
     member.machine.finish_restore()
     cluster.tick(50)
     assert write.outcome == "done"

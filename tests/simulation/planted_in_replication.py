@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from unittest.mock import patch
 
 from replication import leased_node
+from replication.applying import Applying
 from replication.core import candidate, follower, leader, sending
 from replication.core import raft as raft_module
 from replication.core.log import RaftLog
@@ -172,6 +173,13 @@ def reads_before_the_no_op_is_committed() -> Planted:
         raft.term_start_index = start
 
     with patch.object(sending, "compose", compose_early):
+        yield
+
+
+@contextmanager
+def reads_ahead_before_all_is_applied() -> Planted:
+    """A leader runs the reads of a round on a state that lacks what is committed."""
+    with patch.object(Applying, "may_read_ahead", property(lambda node: node.is_leader)):
         yield
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kvservice.commands.reply import ErrorReply
@@ -107,6 +108,7 @@ class FakeCluster:
         self.term = 0
         for name, bench in self.benches.items():
             bench.node.reads_at_once = False
+            bench.node.has_applied_all = partial(self._has_applied_all, name)
             bench.service.forwarder.dial = self._dial(name, bench)
 
     def _dial(self, name: str, bench: Bench) -> Callable[[str], Link]:
@@ -116,6 +118,10 @@ class FakeCluster:
             return self.links[-1]
 
         return dial
+
+    def _has_applied_all(self, name: str) -> bool:
+        """Tell whether a node has applied what is committed; one that was deposed knows of nothing newer."""
+        return name != self.leader or self.applied[name] == len(self.log)
 
     def elect(self, name: str, *, surviving: int | None = None) -> None:
         """Make a node the leader; it has the first ``surviving`` uncommitted entries of the last leader, or all.
