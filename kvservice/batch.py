@@ -84,6 +84,9 @@ class Found(NamedTuple):
     """How many, of all calls."""
     spent_ns: int
     """How long they ran."""
+    hits: int = 0
+    misses: int = 0
+    """Keys that were there and that were not, as far as the machine has not counted them itself."""
 
 
 class Batch:

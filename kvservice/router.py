@@ -9,7 +9,8 @@ Ways of a call, and what they are for:
 Writes, and reads beside them, are sent off when a turn of the event loop brings no more and the batch before is
 applied: an entry costs every node as much as some seven commands in it, and a busy node that sends each turn's writes
 off alone stays busy. Reads alone are sent off at the end of their turn, once the round before is answered and most of
-its callers have come again (``ReadWindow``); they run while their round is under way, and are answered when it ends.
+its callers have come again (``ReadWindow``). Where they can run as one, they run while their round is under way, and
+are answered when it ends.
 
 What a node hands back goes the third way: reads, and writes that are certainly not applied, are tried again by
 themselves; a write whose outcome is unknown is answered so. The forwarder brings calls home when this node leads.

@@ -119,7 +119,7 @@ class Runner:
     def read_ahead(self, batch: Batch) -> None:
         """Run reads whose round is under way, if they can run as one; ``read`` answers and counts them.
 
-        Requires ``Node.may_read_ahead``. Reads of a caller that waits for anything else are left alone: what it asked
+        Requires ``Node.may_read_ahead``. None of them runs if a caller waits for anything else as well: what it asked
         before must not run after them.
         """
         calls = batch.calls
@@ -128,7 +128,12 @@ class Runner:
         for call in calls:
             if call.session.pending != 1:
                 return
-        batch.ahead = self._read_together(calls)
+        context = self.machine.context
+        hits, misses = context.hits, context.misses
+        found = self._read_together(calls)
+        if found is not None:
+            batch.ahead = found._replace(hits=context.hits - hits, misses=context.misses - misses)
+            context.hits, context.misses = hits, misses
 
     def _answer_together(self, batch: Batch) -> bool:
         """Answer reads that have run as one, or can; tell whether it was done. Hot."""
@@ -264,13 +269,15 @@ class Runner:
 
     def _count_together(self, calls: list[Call], found: Found) -> None:
         """Count calls that ran as one; hot."""
-        _, count, spent_ns = found
+        _, count, spent_ns, hits, misses = found
         row = calls[0].rows[0]
         if spent_ns >= self._watched_ns:
             self._note_slow(row, calls[0].commands[0], spent_ns // count // 1000, calls[0].session)
         now_ns = perf_counter_ns()
         waits = [(len(call.commands), (now_ns - call.arrived_ns) // 1000) for call in calls]
         self.stats.ran_together(row, count, spent_ns, waits)
+        self.machine.context.hits += hits
+        self.machine.context.misses += misses
 
     def _are_one_group(self, calls: list[Call]) -> bool:
         """Tell whether several calls may run as one: they are of one row, one length and one database."""

@@ -34,7 +34,7 @@ uvloop brings up to 32 times 256 KiB in one turn: with one client flooding, a PI
 SLICE_BYTES: Final = 256 * 1024
 """Replies are encoded in slices of about this size."""
 OUT_BYTES_MAX: Final = 64 * 1024
-"""More than this does not wait for the end of the turn."""
+"""More than this waits for nothing."""
 SLICE_REPLIES_MAX: Final = 1024
 WRITE_BUFFER_BYTES: Final = 1024 * 1024
 """Encoded replies beyond this wait as values: four slices keep a fast reader busy, and a thousand deaf clients cost
@@ -58,7 +58,7 @@ class Connection(Session, asyncio.Protocol):
         """Replies not yet encoded, because the client does not read."""
         self._outbox = outbox
         self._out: list[bytes] = []
-        """Encoded replies that leave at the end of the turn."""
+        """Encoded replies that leave with their batch, or at the end of the turn."""
         self._out_bytes = 0
         self._slice = 4
         """How many replies are encoded together; adapted so that a slice is about SLICE_BYTES."""

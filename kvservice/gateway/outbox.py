@@ -11,6 +11,7 @@ close.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 
@@ -22,14 +23,14 @@ class Writer(Protocol):
 
 
 class Outbox:
-    """The connections that have something to write at the end of this turn."""
+    """The connections that have something to write, at the end of this turn at the latest."""
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
         self._call_soon = call_soon
         self._writers: list[Writer] = []
 
     def add(self, writer: Writer) -> None:
-        """Let ``writer`` be flushed at the end of the turn."""
+        """Let ``writer`` be flushed, at the end of the turn at the latest."""
         if not self._writers:
             self._call_soon(self.flush)
         self._writers.append(writer)
@@ -38,4 +39,12 @@ class Outbox:
         """Write what is there."""
         writers, self._writers = self._writers, []
         for writer in writers:
-            writer.flush()
+            try:
+                writer.flush()
+            except Exception as error:
+                # The event loop reports it. Whoever flushes has other work, which is not at fault, as have the others.
+                self._call_soon(partial(_raise, error))
+
+
+def _raise(error: Exception) -> None:
+    raise error

@@ -118,6 +118,7 @@ def test_reads_that_ran_ahead_of_a_lost_round_run_again_and_are_counted_once() -
     bench.end_round()
     assert [reader.taken() for reader in readers] == [[b"1"]] * 2
     assert bench.stats.of(TABLE.by_name[b"GET"]).calls == 2
+    assert (bench.machine.context.hits, bench.machine.context.misses) == (2, 0)
 
 
 def test_reads_of_all_callers_in_one_turn_are_one_round() -> None:
