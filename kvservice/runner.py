@@ -198,6 +198,8 @@ class Runner:
                 released.append(session)
         machine.end_entry()
         self.on_answered()
+        # Hundreds of commands are freed while the callers read their replies, and not when the first of them is back.
+        calls.clear()
         self.on_applied(batch)
         for session in released:
             self._release(session)
