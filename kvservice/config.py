@@ -178,12 +178,13 @@ class Config(BaseModel):
         le=60_000,
     )
     leader_wait_ms: Whole = _cluster(
-        5000, "How long a command waits while no leader is known, before it is refused.", unit="milliseconds",
-        mutable=True, ge=0, le=600_000,
+        2000, "How long a command waits while no leader is known, before it is refused. Below what clients wait for "
+        "an answer, or they send it again.", unit="milliseconds", mutable=True, ge=0, le=600_000,
     )  # fmt: skip
     outcome_timeout_ms: Whole = _cluster(
-        5000, "How long a write waits to learn what became of it after its leader was lost, before the answer is "
-        "UNKNOWN.", unit="milliseconds", ge=100, le=600_000,
+        2000, "How long a write waits to learn what became of it after its leader was lost, before the answer is "
+        "UNKNOWN. Below what clients wait for an answer, or they send it again.", unit="milliseconds", ge=100,
+        le=600_000,
     )  # fmt: skip
     snapshot_transfer_bytes_per_second: Size = _cluster(
         100 * MB, "Most bytes a second of a snapshot that is sent to another node; 0 = no limit.", unit="bytes", ge=0

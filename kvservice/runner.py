@@ -16,6 +16,7 @@ from kvservice.batch import Batch, Call, Found
 from kvservice.commands.lookup import raw_of
 from kvservice.commands.reply import ErrorReply, Reply
 from kvservice.commands.table import Args, Command
+from kvservice.errors import OutcomeUnknownError
 from kvservice.keyspace.database import StampNeeded
 from kvservice.keyspace.machine import Machine
 from kvservice.session import NO_LANE, Session
@@ -193,6 +194,8 @@ class Runner:
         for call, replies in zip(calls, self._run_all(calls), strict=True):
             session = call.session
             session.pending -= 1
+            if session.is_in_doubt:
+                session.is_in_doubt = not call.has_writes
             session.deliver(replies)
             if session.held and not session.pending:
                 released.append(session)
@@ -245,9 +248,14 @@ class Runner:
             for row in call.rows:
                 if row is not REFUSED:
                     stats.ran(row, 1, 0, latency_us)
+        if call.session.is_in_doubt:
+            call.session.is_in_doubt = not call.has_writes
         for row, reply in zip(call.rows, replies, strict=True):
-            if type(reply) is ErrorReply and row is not REFUSED:
-                stats.failed(row, reply.cause)
+            if type(reply) is ErrorReply:
+                if row is not REFUSED:
+                    stats.failed(row, reply.cause)
+                if isinstance(reply.cause, OutcomeUnknownError):
+                    call.session.is_in_doubt = True
         self.answer(call, replies)
 
     def settle(self, session: Session) -> None:

@@ -51,6 +51,8 @@ class Session:
         """Those of them that are with the forwarder (kvservice/forwarding)."""
         self.lane = NO_LANE
         """Where the submissions that wait do so (kvservice/router); means nothing while none waits."""
+        self.is_in_doubt = False
+        """Whether the last of its writes was answered as unknown: what WAIT would count may not have it."""
         self.held = False
         self.backlog: deque[list[Args]] = deque()
         self.awaited: Pending | None = None

@@ -46,7 +46,7 @@ from replication.ports import CrashPoint, EntryReader, LogStore, NoPeers, StateM
 __all__ = ["OUTCOME_TIMEOUT_MS", "TICK_MS", "Node", "no_crash"]
 
 TICK_MS: Final = 10
-OUTCOME_TIMEOUT_MS: Final = 5000
+OUTCOME_TIMEOUT_MS: Final = 2000
 """How long after the loss of leadership the fate of a proposal may stay open: several elections."""
 FETCH_BYTES_MAX: Final = 1 << 20
 """Read for a peer at once: as much as goes into one append."""

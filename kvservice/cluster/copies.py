@@ -1,7 +1,8 @@
 """WAIT and WAITAOF: how many other members have the caller's writes on their disks, and waiting until enough have.
 
 A write is answered when a majority has it, so that many are known on every node, at once; more may have to be waited
-for. The index waited for is that of the last entry applied when the command came, as none of the caller's is behind it.
+for. The index waited for is that of the last entry applied when the command came, as none of the caller's is behind it:
+but for a write that was answered as unknown. Until the caller has another one applied, no copy is certain, at once.
 
 Only the leader knows how far each member is. Elsewhere the command goes to it in pieces of at most ``PIECE_MS``, so
 that nothing is left behind there when the caller goes; it is asked again wherever leadership moves. A piece is shorter
@@ -89,6 +90,9 @@ class Wait:
         """The last word of a leader."""
         self._deadline_s = service.forwarder.now() + timeout_ms / 1000 if timeout_ms else None
         self._look_s = LOOK_SECONDS_MIN
+        if session.is_in_doubt:
+            self.pending.resolve(answer(0, False))
+            return
         if self._deadline_s is not None:
             service.after(timeout_ms / 1000, self._give_up)
         self._look()

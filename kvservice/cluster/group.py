@@ -100,6 +100,8 @@ class Group:
         self._on_failed = on_failed
         self._ticks = Ticks(loop, self._tick, has_leases=config.read_mode == "lease")
         self._ticks_to_digest = DIGEST_TICKS
+        self._index_told = 0
+        """Index of the last applied entry when digests were exchanged last."""
         self._reader: ThreadedReader | None = None
         self._charter: Charter | None = None
         self._charter_turn = asyncio.Lock()
@@ -255,8 +257,12 @@ class Group:
 
     def _exchange_digests(self) -> None:
         """Tell the others our newest checkpoint, and compare theirs that were ahead of us."""
+        machine = self._service.machine
+        if machine.index == self._index_told:
+            machine.digests.mark(machine.index)
+        self._index_told = machine.index
         self._service.divergence.compare_again()
-        newest = self._service.machine.digests.checkpoint()
+        newest = machine.digests.checkpoint()
         if newest is not None:
             self._peers.peers.send_digest(StateDigest(*newest))
 

@@ -69,8 +69,8 @@ class Forwarder:
         """None: there are no other nodes."""
         self.take_home: Callable[[Call], None] = lambda _call: None
         """Runs a call on this node, which leads; it is still counted as pending."""
-        self.leader_wait_s = 5.0
-        self.outcome_timeout_s = 5.0
+        self.leader_wait_s = 2.0
+        self.outcome_timeout_s = 2.0
         self.bytes_pending = 0
         self.calls_sent = 0
         self.calls_returned = 0

@@ -1,15 +1,17 @@
 """The digest of the replicated state: a number that two nodes have in common after the same entry, or they differ.
 
-Two parts make one chain of 64 bits. Every entry adds its position, stamp, a checksum of its payload and how many of its
-writes failed. And when the stamp enters a new second, the keys that this entry names and the next few in rotation are
-read, with values and deadlines: so what a node has, and not only what it was told, is compared, bit by bit all of it.
+Two parts make one chain of 64 bits. Every entry adds its position, stamp, a checksum of its payload, how many of its
+writes failed and what the others answered. And when the stamp enters a new second, the keys that this entry names and
+the next few in rotation are read, with values and deadlines: so what a node has, and not only what it was told, is
+compared, bit by bit all of it.
 
 Guarantees: a pure function of the entries since index 0, not of the node: it may have proposed or replayed them, or
 loaded a snapshot in between. Expired keys do not count, whether a node has removed them already or not; nor does the
 order of keys within a slot, which depends on that. The rotation takes bounded work: ``ROTATION_KEYS`` keys or
 ``ROTATION_SLOTS`` empty slots, and of a long value a sample.
 Leaves to the caller: telling others of checkpoints, and comparing (kvservice/cluster/divergence).
-Cost (one core): 0.8 us an entry; 0.4 ms a checkpoint that reads keys, at most one a second.
+Cost (one core): 0.8 us an entry, 0.04 us a number and 0.3 us a text that a write answers; 0.4 ms a checkpoint that
+reads keys, at most one a second.
 Reference: etcd's ``corruption check``; the chain instead of a pass over all keys is our own.
 """
 
@@ -26,6 +28,7 @@ import google_crc32c
 import hiredis
 import msgspec
 
+from kvservice.commands.reply import OK, ErrorReply, Reply, Status
 from kvservice.commands.table import Args, Command
 from kvservice.errors import RedanError
 from kvservice.keyspace.crowded import LIST_BITS, LISTS, CrowdedSlot
@@ -39,7 +42,7 @@ CHECKPOINTS_MAX: Final = 600
 """Ten minutes of seconds in which something was written: a peer further behind takes a snapshot anyway."""
 ROTATION_KEYS: Final = 256
 ROTATION_SLOTS: Final = 512
-"""An empty keyspace is passed in half a minute, one million keys in about an hour of writes each second."""
+"""Under 16 writes a second or more an empty keyspace is passed in half a minute, one million keys in about an hour."""
 ROTATION_ENTRIES: Final = 16
 ROTATION_SECONDS: Final = 10
 """Keys are read when so many entries came, or so much time went by, since the last time: an hour of one write a second
@@ -61,7 +64,7 @@ FACTOR: Final = 0x9E3779B97F4A7C15
 Found = tuple[bytes, Value, int]
 """Key, value and deadline in ms, 0 for none."""
 
-_ENTRY: Final = Struct("<QQQII").pack
+_ENTRY: Final = Struct("<QQQIIQ").pack
 _CHECKPOINT: Final = Struct("<QQQQ").pack
 _KEY: Final = Struct("<QIIII").pack
 _pack: Final = msgspec.msgpack.Encoder().encode
@@ -98,6 +101,8 @@ class StateDigests:
         self._high = self._low = 0
         self.failures = 0
         """Writes of the entry that is being applied that have failed so far."""
+        self._answers = 0
+        """Sum of what the others answered."""
         self._rotation = 0
         """Where the rotation goes on: slot and, below it, the list within the slot."""
         self._read_index = 0
@@ -119,10 +124,21 @@ class StateDigests:
 
     # -- entries ------------------------------------------------------------------------------------------------------
 
+    def answered(self, replies: Sequence[Reply]) -> None:
+        """Take in what writes of the entry that is being applied have answered; hot.
+
+        A sum, and OK counts for nothing: a node runs one by one what another one runs as a group.
+        """
+        for reply in replies:
+            if type(reply) is int:
+                self._answers += reply
+            elif reply is not OK:
+                self._answers += _sum_of(reply)
+
     def add(self, index: int, term: int, stamp_ms: int, payload: bytes) -> None:
         """Take in an entry that was applied; hot."""
-        entry = _ENTRY(index, term, stamp_ms, _crc(payload), self.failures)
-        self.failures = 0
+        entry = _ENTRY(index, term, stamp_ms, _crc(payload), self.failures, self._answers & MASK)
+        self.failures = self._answers = 0
         self._high = _extend(self._high, entry)
         self._low = crc32(entry, self._low)
         if stamp_ms // 1000 > self._second:
@@ -142,6 +158,14 @@ class StateDigests:
             found = _CHECKPOINT(reading.total & MASK, self._rotation, kept & MASK, self._once.digest & MASK)
             self._high = _extend(self._high, found)
             self._low = crc32(found, self._low)
+        self._note(index)
+
+    def mark(self, index: int) -> None:
+        """Make the last entry, at ``index``, a checkpoint: nothing else does while nothing is written."""
+        if index and (self._newest is None or index > self._newest[0]):
+            self._note(index)
+
+    def _note(self, index: int) -> None:
         if self.is_known:
             self._newest = (index, self.value)
             self._checkpoints[index] = self.value
@@ -298,6 +322,17 @@ class Reading:
         window = SAMPLE_BYTES // 4
         start = self._index * window % len(text)
         return b"%d" % len(text) + text[:window] + text[start : start + window] + text[-window:]
+
+
+def _sum_of(reply: Reply) -> int:
+    """Return a number that says what a write answered; 0 for OK, and for errors, which are counted."""
+    if isinstance(reply, Status):
+        return 0 if reply == OK else crc32(reply.text)
+    if isinstance(reply, ErrorReply):
+        return 0
+    if isinstance(reply, list):
+        return sum([place * _sum_of(one) for place, one in enumerate(reply, 1)])
+    return crc32(reply if isinstance(reply, bytes) else repr(reply).encode())
 
 
 def _filled_slots(databases: Sequence[Database], first: int, end: int) -> list[int]:

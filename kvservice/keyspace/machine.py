@@ -208,6 +208,8 @@ class Machine:
                 break
             except Exception as error:
                 replies.append(self._defect(row, error))
+        if row.is_write:
+            self.digests.answered(replies)
         return replies
 
     def read_group(self, db: int, row: Command, commands: list[Args]) -> list[Reply] | None:
@@ -236,7 +238,12 @@ class Machine:
                 break
             except Exception as error:
                 replies.append(self._defect(row, error))
+        self._note_answers(rows, replies)
         return replies
+
+    def _note_answers(self, rows: list[Command], replies: list[Reply]) -> None:
+        # Reads that ride with an entry run on one node only.
+        self.digests.answered([reply for row, reply in zip(rows, replies, strict=False) if row.is_write])
 
     def _execute_saving(self, snapshot: SlotSaver, rows: list[Command], commands: list[Args]) -> list[Reply]:
         replies: list[Reply] = []
@@ -250,6 +257,7 @@ class Machine:
                 replies.append(self._failed(row, error))
             except Exception as error:
                 replies.append(self._defect(row, error))
+        self._note_answers(rows, replies)
         return replies
 
     def save_before(self, slot: int) -> None:

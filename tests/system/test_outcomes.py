@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+import redis
 
 from redan.kv.v1 import kv_pb2
 from tests.harness.cluster_processes import ClusterNode, ClusterProcesses
@@ -66,6 +67,24 @@ def forwarded(node: ClusterNode) -> int:
     text = httpx.get(f"http://{host}:{port}/metrics", timeout=TIMEOUT_S).text
     [line] = [line for line in text.splitlines() if line.startswith("redan_forwarded_calls_total ")]
     return int(float(line.split()[-1]))
+
+
+def test_clients_that_give_up_an_answer_and_repeat_hear_of_the_outcome_before_that(tmp_path: Path) -> None:
+    with ClusterProcesses(tmp_path, 3) as running:
+        leader, (follower, other) = running.leader(), running.followers()
+        host, port = leader.addresses["resp"]
+        with redis.Redis(host, port) as client:
+            assert client.get("count") is None
+            follower.kill()
+            other.kill()
+            # As it is without settings: after 5 s without an answer it sends the command once more.
+            with pytest.raises(redis.ResponseError, match="UNKNOWN"):
+                client.incr("count")
+            with pytest.raises(redis.exceptions.ClusterDownError):
+                client.incr("count")
+            follower.start()
+            running.until(lambda: follower.client().set("k", "v") is True, "writes to be taken again")
+            assert int(follower.client().get("count") or 0) <= 1
 
 
 async def test_a_follower_that_loses_its_leader_tells_writes_that_may_have_happened_from_those_that_have_not(

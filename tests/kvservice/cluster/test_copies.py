@@ -7,9 +7,12 @@ from typing import cast
 import pytest
 
 from kvservice.commands.ports import GroupPort, MemberView, PeerView
+from kvservice.commands.reply import OK
+from kvservice.errors import OutcomeUnknownError
+from replication.errors import OutcomeUnknown
 from tests.harness.server_plane import FakeGroup
 from tests.kvservice.fake_node import Bench, Peer
-from tests.kvservice.forwarding.fake_cluster import FakeCluster, cluster_led_by_n1
+from tests.kvservice.forwarding.fake_cluster import FakeCluster, cluster_led_by_n1, error_of, link_from
 
 APPLIED = 7
 
@@ -72,6 +75,32 @@ def test_when_the_time_is_over_all_that_the_leader_knows_is_told(name: str, line
     assert (peer.taken(), service.timed_clients) == ([], 1)
     cluster.pass_time(0.45)
     assert (peer.taken(), service.timed_clients) == ([reply], 0)
+
+
+@pytest.mark.parametrize("name", ["n1", "n2"])
+@pytest.mark.parametrize(("line", "none", "enough"), [("WAIT 2 0", 0, 2), ("WAITAOF 1 2 0", [0, 0], [1, 2])])
+def test_no_copy_of_a_write_of_unknown_outcome_is_certain(name: str, line: str, none: object, enough: object) -> None:
+    cluster, _ = three_nodes(APPLIED, APPLIED)
+    bench = cluster.benches[name]
+    peer = bench.peer()
+    bench.send(peer, "INCR k")
+    if name == "n1":
+        bench.turn()
+        bench.refuse(OutcomeUnknown(1, 1, "the time is over"))
+    else:
+        link = link_from(cluster, name)
+        link.carry()
+        link.cut()
+    cluster.settle()
+    assert issubclass(error_of(peer), OutcomeUnknownError)
+    for sent in (line, "GET j", line):
+        bench.send(peer, sent)
+        cluster.settle()
+    assert peer.taken() == [none, None, none], "a read makes nothing certain"
+    for sent in ("SET j 1", line):
+        bench.send(peer, sent)
+        cluster.settle()
+    assert peer.taken() == [OK, enough]
 
 
 def test_a_member_that_nobody_can_tell_about_is_not_counted() -> None:

@@ -191,6 +191,35 @@ def test_a_write_that_failed_on_one_node_only_counts() -> None:
     assert good.digest != bad.digest
 
 
+@pytest.mark.parametrize(
+    "line", ["INCR k", "APPEND k 00", "GETSET k 0", "GETDEL k", "SET k 0 NX", "DEL k", "SET k 0 GET", "MSETNX k 1"]
+)
+def test_a_write_that_answered_something_else_on_one_node_counts(line: str) -> None:
+    good, bad = Replica(), Replica()
+    for replica, number in ((good, 1), (bad, 20)):
+        if replica is bad or not line.startswith(("SET k 0 NX", "DEL", "MSETNX")):
+            replica.machine.databases[0].set(b"k", number)
+        replica.machine.digests.stand_at(START_MS, digest.ChainState(0, 0, 0, 0, 0))
+        replica.apply(1, START_MS, encode_commands([line.encode().split()]))
+    assert good.digest != bad.digest
+
+
+def test_what_was_last_written_before_a_pause_is_a_checkpoint_too() -> None:
+    replica = Replica()
+    digests = replica.machine.digests
+    digests.mark(0)
+    assert digests.checkpoint() is None, "nothing was written"
+    for index in (1, 2, 3):
+        replica.apply(index, START_MS, b"")
+    [(first, _)] = [digests.checkpoint() or (0, 0)]
+    digests.mark(3)
+    assert (first, digests.checkpoint()) == (1, (3, replica.digest))
+    digests.mark(3)
+    replica.apply(4, START_MS + 1000, b"")
+    assert digests.compare(3, replica.digest) is False
+    assert digests.checkpoint() == (4, replica.digest)
+
+
 def test_checkpoints_are_kept_for_some_time_and_others_are_not_judged() -> None:
     replica = Replica()
     digests = replica.machine.digests
