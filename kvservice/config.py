@@ -126,9 +126,9 @@ class Config(BaseModel):
     admin_addr: Address = _node(HostPort("127.0.0.1", 7402), "Where /metrics, /livez, /readyz and /startupz answer.")
     read_mode: ReadMode = _node(
         "linearizable",
-        "What a read promises: linearizable = the latest write of anybody; lease = the same, as long as all nodes have "
-        "this mode and the same election_timeout_ms, and no clock runs a seventh faster than another; stale = what "
-        "this node has applied. With one voter all three are linearizable.",
+        "What a read promises: linearizable = the latest write of anybody; lease = the same, as long as no clock runs "
+        "a seventh faster than another, and without asking a majority while all nodes have this mode and the same "
+        "election_timeout_ms; stale = what this node has applied. With one voter all three are linearizable.",
     )
     shutdown_delay_seconds: Whole = _node(
         0,

@@ -65,6 +65,7 @@ class Event(StrEnum):
     SNAPSHOT_SENT = "snapshot_sent"
     SNAPSHOT_NOT_SENT = "snapshot_not_sent"
     PEER_REFUSED = "peer_refused"
+    LEASE_NOT_HONOURED = "lease_not_honoured"
     SNAPSHOT_RECEIVED = "snapshot_received"
     TICKS_LATE = "ticks_late"
     STATE_DIVERGED = "state_diverged"

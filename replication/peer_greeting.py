@@ -31,12 +31,24 @@ class Introduction(NamedTuple):
     feature_level: int
     in_return: bool = False
     """The peer knows this node only because this node had greeted it."""
+    read_mode: str = ""
+    """What its reads rest on; empty from an earlier version."""
+    election_timeout_ms: int = 0
 
 
 class NodeIdentity:
     """Who this node is; ``cluster_id`` is empty until it belongs to a cluster, and then stays."""
 
-    __slots__ = ("cluster_id", "grpc_address", "incarnation", "name", "peer_address", "resp_address")
+    __slots__ = (
+        "cluster_id",
+        "election_timeout_ms",
+        "grpc_address",
+        "incarnation",
+        "name",
+        "peer_address",
+        "read_mode",
+        "resp_address",
+    )
 
     def __init__(
         self,
@@ -47,6 +59,8 @@ class NodeIdentity:
         peer_address: str = "",
         resp_address: str = "",
         grpc_address: str = "",
+        read_mode: str = "",
+        election_timeout_ms: int = 0,
     ) -> None:
         # Addresses are host:port, as others reach this node. Incarnation: see Introduction.
         self.cluster_id = cluster_id
@@ -55,6 +69,8 @@ class NodeIdentity:
         self.peer_address = peer_address
         self.resp_address = resp_address
         self.grpc_address = grpc_address
+        self.read_mode = read_mode
+        self.election_timeout_ms = election_timeout_ms
 
     def greeting(self, receiver: str, *, in_return: bool = False) -> raft_pb2.Greeting:
         """Return what this node says first to ``receiver``; ``in_return`` if it is in no configuration known here."""
@@ -68,6 +84,8 @@ class NodeIdentity:
             resp_address=self.resp_address,
             grpc_address=self.grpc_address,
             in_return=in_return,
+            read_mode=self.read_mode,
+            election_timeout_ms=self.election_timeout_ms,
         )
 
     def accept(self, greeting: raft_pb2.Greeting, *, expected: str | None = None) -> Introduction:
@@ -96,4 +114,6 @@ class NodeIdentity:
             greeting.grpc_address,
             min(greeting.feature_level, FEATURE_LEVEL),
             greeting.in_return,
+            greeting.read_mode,
+            greeting.election_timeout_ms,
         )

@@ -32,6 +32,7 @@ from persistence.disk import Disk
 from redan.raft.v1 import raft_pb2
 from replication.core import membership
 from replication.core.membership import Configuration
+from replication.leased_node import LeasedNode
 from replication.peer_channel import Dialer, PeerOptions, PeerTls
 from replication.peer_greeting import Introduction, NodeIdentity
 from replication.peer_secret import ClusterSecret
@@ -84,7 +85,9 @@ class PeerPlane:
         """Told which snapshot is damaged and how, or with None that there is none for a peer that needs one."""
         options = PeerOptions(snapshot_bytes_per_second=config.snapshot_transfer_bytes_per_second)
         tls = _tls_of(config)
-        self.identity = NodeIdentity(config.name, incarnation)
+        self.identity = NodeIdentity(
+            config.name, incarnation, read_mode=config.read_mode, election_timeout_ms=config.election_timeout_ms
+        )
         secret = ClusterSecret(config.cluster_secret) if config.cluster_secret else None
         self.dialer = Dialer(options, tls, name=config.name, secret=secret)
         self._refused: dict[str, str] = {}
@@ -291,7 +294,21 @@ class PeerPlane:
     def _greeted(self, introduction: Introduction) -> None:
         self._refused.pop(introduction.name, None)
         self._meet(introduction)
+        if isinstance(self._node, LeasedNode):
+            self._hear_promise(self._node, introduction)
         self.peers.greeted(introduction)
+
+    def _hear_promise(self, node: LeasedNode, peer: Introduction) -> None:
+        """Tell the node whether a peer honours leases, and for how long; say it once if not long enough for its own."""
+        if node.promised(peer.name, peer.election_timeout_ms if peer.read_mode == "lease" else 0):
+            log.warning(
+                Event.LEASE_NOT_HONOURED,
+                peer=peer.name,
+                peer_read_mode=peer.read_mode,
+                peer_election_timeout_ms=peer.election_timeout_ms,
+                read_mode=self._config.read_mode,
+                election_timeout_ms=self._config.election_timeout_ms,
+            )
 
     def _log_refusal(self, name: str, address: str, text: str) -> None:
         """Say who was not let in and why, once for each reason: a peer tries again every second."""

@@ -148,6 +148,7 @@ def raft(service: ServicePort) -> Fields:
         ("raft_voters", ",".join(member.name for member in members if member.is_voter)),
         ("raft_learners", ",".join(member.name for member in members if not member.is_voter)),
         ("raft_quarantined", int(group.is_quarantined)),
+        ("raft_read_mode", service.config.read_mode),
         ("raft_requests_remembered", group.requests_remembered),
         ("raft_digest_state", group.agreement),
         ("raft_digest_index", checkpoint[0] if checkpoint is not None else 0),

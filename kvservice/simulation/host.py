@@ -21,6 +21,7 @@ from kvservice.simulation.disk import PowerCut, SimulatedDisk
 from kvservice.simulation.rules import DurableLog
 from persistence.errors import StorageError
 from replication.core.messages import HardState
+from replication.core.settings import Settings
 
 if TYPE_CHECKING:
     from kvservice.simulation.process import Process
@@ -68,6 +69,16 @@ class Host:
         self._inbox: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._starts = 0
         """Counts wishes to start, so that an old one is not granted after another crash."""
+
+    @property
+    def settings(self) -> Settings:
+        """The numbers that its processes go by."""
+        settings = self.world.settings
+        if self.name not in self.world.patient:
+            return settings
+        return settings._replace(
+            election_ticks_min=2 * settings.election_ticks_min, election_ticks_max=2 * settings.election_ticks_max
+        )
 
     @property
     def is_sound(self) -> bool:

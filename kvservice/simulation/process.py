@@ -146,7 +146,7 @@ class Process:
             end,
             applied,
             configuration=configuration,
-            settings=self.world.settings,
+            settings=host.settings,
             chance=host.random.randrange,
         )
         kind = LeasedNode if raft.settings.read_lease else Node
@@ -375,7 +375,13 @@ class Process:
 
     def deliver(self, sender: str, incarnation: int, messages: list[Any]) -> None:
         """Take messages from the network."""
-        self.host.enter(self, self.node.receive, sender, incarnation, messages)
+        self.host.enter(self, self._receive, sender, incarnation, messages)
+
+    def _receive(self, sender: str, incarnation: int, messages: list[Any]) -> None:
+        if isinstance(self.node, LeasedNode):
+            # The greeting of the connection.
+            self.node.promised(sender, self.world.hosts[sender].settings.election_ticks_min * TICK_MS)
+        self.node.receive(sender, incarnation, messages)
 
     def connection_lost(self, peer: str) -> None:
         """Learn from the network that a connection ended."""

@@ -66,6 +66,8 @@ class Conditions(NamedTuple):
     lease: bool | None = None
     readers: int = 0
     """Clients more than there would be, who only read."""
+    patient: tuple[str, ...] = ()
+    """Nodes whose election timeout is twice that of the others."""
 
 
 ANY: Final = Conditions()
@@ -86,7 +88,6 @@ class World:
         """The newest that any node has applied."""
         self._configuration_index = -1
         self._events: deque[tuple[int, str, tuple[object, ...]]] = deque(maxlen=TRACED)
-        self._last_host = 0
         self._is_changing = False
         self._has_faults = False
         self._healed: list[Host] = []
@@ -96,6 +97,7 @@ class World:
         self.outcome_timeout_ms = 50 * ticks.election_ticks_max
         """In ticks of 10 ms, which the driver counts: five seconds."""
         self.settings = self._settings(ticks, conditions)
+        self.patient = conditions.patient
         self.drift = LEASE_DRIFT if self.settings.read_lease else DRIFT
         self.snapshot_every_entries = random.choice((60, 200, 200, 1_000))
         self.large_bytes = LARGE_BYTES[seed % len(LARGE_BYTES)]
@@ -103,8 +105,7 @@ class World:
             (Weather(), Weather(), Weather(500, 20_000), Weather(300, 3_000, 0.01, 0.01, 0.05))
         )
         self.network = Network(self.clock, Random(random.random()), self.weather)
-        kinds = list(FAULTS)
-        some_kinds = random.sample(kinds, random.randrange(3, len(kinds)))
+        some_kinds = random.sample(list(FAULTS), random.randrange(3, len(FAULTS)))
         self.fault_kinds = list(conditions.faults) or some_kinds
         self.fault_mean_us = conditions.fault_mean_us or random.choice((1_000_000, 3_000_000, 10_000_000, 20_000_000))
         count = conditions.nodes or random.choice((1, 2, 3, 3, 3, 3, 4, 5, 5))
@@ -155,8 +156,7 @@ class World:
 
     def add_host(self) -> Host:
         """Add a machine that was never used."""
-        self._last_host += 1
-        name = f"n{self._last_host}"
+        name = f"n{len(self.hosts) + 1}"
         host = self.hosts[name] = Host(name, self, Random(self.random.random()))
         self.rules.disks[name] = host.durable
         return host

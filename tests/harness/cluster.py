@@ -19,7 +19,7 @@ from replication.core.membership import Change, Configuration
 from replication.core.messages import EntryKind, InstallSnapshot, Message
 from replication.core.raft import Raft, Settings
 from replication.leased_node import LeasedNode
-from replication.node import Node
+from replication.node import TICK_MS, Node
 from replication.storage import Storage
 from tests.harness.disk import FaultyDisk
 from tests.harness.key_values import KeyValues, Snapshot, Waiter
@@ -46,6 +46,8 @@ class Member:
         self.cluster = cluster
         self.name = name
         self.initial = initial
+        self.settings = cluster.settings
+        """As of the next start."""
         self.disk = FaultyDisk()
         self.snapshots: list[Snapshot] = []
         self.incarnation = 0
@@ -73,9 +75,9 @@ class Member:
             configuration_indexes=[entry.index for entry in end.configurations],
         )
         members = snapshot.configuration if snapshot else self.initial
-        raft = Raft(name, cluster.settings, end.hard_state, members, log, cluster.chance.randrange)
+        raft = Raft(name, self.settings, end.hard_state, members, log, cluster.chance.randrange)
         self.machine = KeyValues(self, snapshot)
-        self.node = (LeasedNode if cluster.settings.read_lease else Node)(
+        self.node = (LeasedNode if self.settings.read_lease else Node)(
             raft,
             self.storage,
             self.machine,
@@ -154,8 +156,14 @@ class Switchboard:
         self._incarnation = member.incarnation + 1
 
     def send(self, peer: str, messages: list[Message]) -> None:
-        cluster, name, incarnation = self._cluster, self._member.name, self._incarnation
-        cluster.post(name, peer, lambda to: to.node.receive(name, incarnation, messages), lambda: None)
+        self._cluster.post(self._member.name, peer, lambda to: self._hand_over(to, messages), lambda: None)
+
+    def _hand_over(self, to: Member, messages: list[Message]) -> None:
+        name, settings = self._member.name, self._member.node.raft.settings
+        if isinstance(to.node, LeasedNode):
+            # The greeting of the connection.
+            to.node.promised(name, settings.election_ticks_min * TICK_MS if settings.read_lease else 0)
+        to.node.receive(name, self._incarnation, messages)
 
     def send_snapshot(self, peer: str, snapshot: InstallSnapshot) -> None:
         sender = self._member

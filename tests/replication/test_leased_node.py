@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from replication.core.raft import Settings
+from replication.leased_node import LeasedNode
 from tests.harness.cluster import Cluster
 
+LEASED = Settings(read_lease=True)
 LEASE_MS = 341
 """7/8 of 39 ticks: the first of the 40 after which a follower votes may come at once."""
 
@@ -130,6 +132,85 @@ def test_a_node_that_has_just_started_elects_nobody_while_a_lease_may_be_left() 
     assert len(led_meanwhile) > 20
     assert not any(led_meanwhile)
     cluster.until(lambda: cluster.leader.name == "n3" or cluster.leader.name == "n2")
+
+
+def test_there_is_no_lease_before_every_voter_has_promised_to_honour_it() -> None:
+    cluster = Cluster(settings=Settings(read_lease=True))
+    cluster.isolate("n3")
+    cluster.elect("n1")
+    cluster.tick(100)
+    assert not has_lease(cluster), "a majority answers, and nothing is known of n3"
+    cluster.heal()
+    cluster.until(lambda: has_lease(cluster))
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_honoured"),
+    [
+        (LEASED, True),
+        (LEASED._replace(read_lease=False), False),
+        (LEASED._replace(election_ticks_min=39), False),
+        (LEASED._replace(election_ticks_min=45), True),
+    ],
+    ids=["the same", "no leases", "shorter", "longer"],
+)
+def test_a_lease_goes_on_if_a_voter_comes_back_that_honours_it(settings: Settings, is_honoured: bool) -> None:
+    cluster = led()
+    cluster.kill("n3")
+    cluster.tick(100)
+    assert has_lease(cluster), "whoever is down elects nobody"
+    cluster["n3"].settings = settings
+    cluster.restart("n3")
+    cluster.tick(30)
+    assert cluster.leader.name == "n1"
+    assert has_lease(cluster) is is_honoured
+    read = cluster.read("a")
+    cluster.tick()
+    assert read.is_done, "by a round"
+    cluster.kill("n3")
+    cluster["n3"].settings = LEASED
+    cluster.restart("n3")
+    cluster.tick(30)
+    assert has_lease(cluster)
+
+
+def test_a_voter_without_leases_may_elect_another_at_once_so_there_is_no_lease_beside_it() -> None:
+    for seed in range(20):
+        cluster = Cluster(seed=seed, settings=LEASED)
+        for name in ("n2", "n3"):
+            cluster.kill(name)
+            cluster[name].settings = LEASED._replace(read_lease=False)
+            cluster.restart(name)
+        cluster.elect("n1")
+        cluster.tick(20 + seed)
+        cluster.isolate("n1")
+        for name in ("n2", "n3"):
+            cluster[name].node.peer_lost("n1")
+        led_by: set[str] = set()
+        for _ in range(LEASE_MS // 10):
+            cluster.tick()
+            assert not has_lease(cluster)
+            led_by |= {name for name in ("n2", "n3") if cluster[name].node.is_leader}
+        assert led_by, "within what would be the lease"
+
+
+def test_what_is_not_honoured_is_news_once() -> None:
+    node = led()["n1"].node
+    assert isinstance(node, LeasedNode)
+    promises_ms = (0, 0, 390, 390, 400, 500, 0)
+    assert [node.promised("n2", promised_ms) for promised_ms in promises_ms] == [
+        True, False, True, False, False, False, True,
+    ]  # fmt: skip
+    assert not node.reads_at_once
+
+
+def test_who_has_no_vote_needs_to_promise_nothing() -> None:
+    cluster = led()
+    node = cluster["n1"].node
+    assert isinstance(node, LeasedNode)
+    assert node.promised("n9", 0)
+    cluster.tick()
+    assert has_lease(cluster)
 
 
 def test_a_single_voter_needs_none() -> None:

@@ -96,6 +96,7 @@ WHERE: Final[dict[str, Conditions]] = {
     "lease longer than an election": LEASED,
     "lease that no clock ends": LEASED._replace(faults=("pause", "slow link", "partition")),
     "forgets a leader that has a lease": LEASED._replace(faults=("reset",)),
+    "lease that others do not honour": LEASED._replace(faults=("partition", "slow link", "transfer"), patient=("n2",)),
     "lease outlives a hand over": LEASED._replace(faults=("transfer", "slow link")),
     "begins without a no op": FALLING,
     "skips fsync": FORGETFUL,
@@ -125,6 +126,7 @@ WHERE: Final[dict[str, Conditions]] = {
 
 
 FIRST_SEED: Final = {
+    "lease that others do not honour": 5,
     "reads by answers to an earlier round": 13,
     "reads before the no op is committed": 7,
     "remembers the match of another term": 290,

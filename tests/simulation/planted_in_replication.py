@@ -233,6 +233,13 @@ def forgets_a_leader_that_has_a_lease() -> Planted:
 
 
 @contextmanager
+def lease_that_others_do_not_honour() -> Planted:
+    """A leader takes for granted that all others wait for an election as long as itself."""
+    with patch.object(LeasedNode, "_is_honoured_by", lambda *_arguments: True):
+        yield
+
+
+@contextmanager
 def lease_outlives_a_hand_over() -> Planted:
     """Leadership is offered to another, who need not wait for the lease to end, and the lease goes on."""
 

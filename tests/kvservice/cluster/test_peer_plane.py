@@ -11,6 +11,9 @@ from kvservice.cluster.members import Addresses, Members
 from kvservice.cluster.peer_plane import REFUSED_LINES_MAX, REFUSED_SECONDS, PeerPlane
 from kvservice.config import Config
 from persistence.disk import RealDisk
+from replication.core.raft import Settings
+from replication.peer_greeting import NodeIdentity
+from tests.harness.cluster import Cluster
 
 
 async def test_whoever_invents_names_does_not_fill_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +32,29 @@ async def test_whoever_invents_names_does_not_fill_the_log(tmp_path: Path, monke
     now_s += REFUSED_SECONDS
     plane._log_refusal("n3", "ipv4:127.0.0.1:1", "why")
     assert said[REFUSED_LINES_MAX:] == ["n3"], "who was not named is named later"
+
+
+def test_a_peer_that_does_not_honour_leases_is_named_with_both_settings_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[dict[str, object]] = []
+    monkeypatch.setattr(
+        "kvservice.logs.Log.warning", lambda _self, event, **fields: said.append({"is": event} | fields)
+    )
+    config = Config(read_mode="lease", election_timeout_ms=400)
+    plane = PeerPlane(config, Members("n1", Addresses("")), tmp_path, RealDisk(), "d1", 2)
+    assert (plane.identity.read_mode, plane.identity.election_timeout_ms) == ("lease", 400)
+    cluster = Cluster(settings=Settings(read_lease=True))
+    plane._node = cluster["n1"].node
+    plane.peers._is_stopped = True
+    for mode, timeout_ms in [("lease", 400), ("stale", 400), ("stale", 400), ("lease", 300), ("lease", 500), ("", 0)]:
+        theirs = NodeIdentity("n2", 1, read_mode=mode, election_timeout_ms=timeout_ms)
+        plane._greeted(plane.identity.accept(theirs.greeting("n1")))
+    common = {"is": "lease_not_honoured", "peer": "n2", "read_mode": "lease", "election_timeout_ms": 400}
+    assert said == [
+        common | {"peer_read_mode": mode, "peer_election_timeout_ms": timeout_ms}
+        for mode, timeout_ms in [("stale", 400), ("lease", 300), ("", 0)]
+    ]
+    plane._node = Cluster()["n1"].node
+    plane._greeted(plane.identity.accept(NodeIdentity("n2", 1).greeting("n1")))
+    assert len(said) == 3, "a node that needs no leases does not ask for them"

@@ -110,6 +110,7 @@ def test_raft_tells_where_the_log_is() -> None:
         "raft_voters": "n1",
         "raft_learners": "",
         "raft_quarantined": "0",
+        "raft_read_mode": "linearizable",
         "raft_requests_remembered": "0",
         "raft_digest_state": "unknown",
         "raft_digest_index": "0",

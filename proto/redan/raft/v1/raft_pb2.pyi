@@ -38,7 +38,7 @@ class ExchangeResponse(_message.Message):
     def __init__(self, greeting: _Optional[_Union[Greeting, _Mapping]] = ...) -> None: ...
 
 class Greeting(_message.Message):
-    __slots__ = ("cluster_id", "sender", "receiver", "feature_level", "incarnation", "peer_address", "resp_address", "grpc_address", "in_return")
+    __slots__ = ("cluster_id", "sender", "receiver", "feature_level", "incarnation", "peer_address", "resp_address", "grpc_address", "in_return", "read_mode", "election_timeout_ms")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +48,8 @@ class Greeting(_message.Message):
     RESP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     GRPC_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     IN_RETURN_FIELD_NUMBER: _ClassVar[int]
+    READ_MODE_FIELD_NUMBER: _ClassVar[int]
+    ELECTION_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     sender: str
     receiver: str
@@ -57,7 +59,9 @@ class Greeting(_message.Message):
     resp_address: str
     grpc_address: str
     in_return: bool
-    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[str] = ..., receiver: _Optional[str] = ..., feature_level: _Optional[int] = ..., incarnation: _Optional[int] = ..., peer_address: _Optional[str] = ..., resp_address: _Optional[str] = ..., grpc_address: _Optional[str] = ..., in_return: _Optional[bool] = ...) -> None: ...
+    read_mode: str
+    election_timeout_ms: int
+    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[str] = ..., receiver: _Optional[str] = ..., feature_level: _Optional[int] = ..., incarnation: _Optional[int] = ..., peer_address: _Optional[str] = ..., resp_address: _Optional[str] = ..., grpc_address: _Optional[str] = ..., in_return: _Optional[bool] = ..., read_mode: _Optional[str] = ..., election_timeout_ms: _Optional[int] = ...) -> None: ...
 
 class StateDigest(_message.Message):
     __slots__ = ("index", "digest")
