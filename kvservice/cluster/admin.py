@@ -85,10 +85,11 @@ class Administration:
         """The node as it is now: it exists later than the services do."""
 
     async def add(self, name: str, peer_address: str) -> None:
-        """Add a node as a learner, or change the address of one that is a member."""
+        """Add a node as a learner, or change the address of a member that has moved."""
         node = self._leading()
         if name in self._members and self._members.configuration.addresses.get(name) == peer_address:
             return
+        self._check_address(node, name, peer_address)
         if not can_be_dialed(self._members.own.peer):
             raise ChangeRefused(
                 f"other nodes would be told that this one is at {self._members.own.peer}: start it with "
@@ -170,6 +171,21 @@ class Administration:
         if name not in self._members:
             raise UnknownMember(
                 f"'{name}' is not a member; members are {', '.join(self._members.configuration.members)}"
+            )
+
+    def _check_address(self, node: AdministeredNode, name: str, address: str) -> None:
+        """Raise ChangeRefused for an address of another member, or of a member that answers where it is."""
+        members = self._members
+        for other in members.configuration.members:
+            if other != name and members.addresses_of(other).peer == address:
+                raise ChangeRefused(f"{other} is at {address}: remove it first, or name another address")
+        present = members.configuration.addresses.get(name)
+        # What a member says of itself is no mistake of a person's: an IP address gives way to a host name like that.
+        if present is None or address == members.said_by(name):
+            return
+        if name == members.name or self._is_active(node, name):
+            raise ChangeRefused(
+                f"{name} answers at {present}: stop it first, or start it with advertise_peer_addr = {address}"
             )
 
     def _is_active(self, node: AdministeredNode, name: str) -> bool:

@@ -71,6 +71,10 @@ class Members:
         known = self.own if name == self.name else self._met.get(name, Addresses(""))
         return known._replace(peer=self.configuration.addresses.get(name) or known.peer)
 
+    def said_by(self, name: str) -> str:
+        """Return the peer address that a member last told of itself; "" if it has told none."""
+        return (self.own if name == self.name else self._met.get(name, Addresses(""))).peer
+
     @property
     def is_learner(self) -> bool:
         """Whether this node is a member without a vote."""

@@ -47,6 +47,8 @@ type ClusterServiceClient interface {
 	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
 	// Adds a node as a learner: it gets the log and has no vote. Answered when the change is committed. Adding a member
 	// that is there already, with the same address, changes nothing; with another address, it changes the address.
+	// Refused with FAILED_PRECONDITION: an address that another member has; and a new one for a member that answers at
+	// its present one, unless it says itself that it is there.
 	AddMember(ctx context.Context, in *AddMemberRequest, opts ...grpc.CallOption) (*AddMemberResponse, error)
 	// Gives a learner a vote, once it has caught up. Answered when the change is committed; refused with
 	// FAILED_PRECONDITION if it has not caught up in time.
@@ -156,6 +158,8 @@ type ClusterServiceServer interface {
 	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
 	// Adds a node as a learner: it gets the log and has no vote. Answered when the change is committed. Adding a member
 	// that is there already, with the same address, changes nothing; with another address, it changes the address.
+	// Refused with FAILED_PRECONDITION: an address that another member has; and a new one for a member that answers at
+	// its present one, unless it says itself that it is there.
 	AddMember(context.Context, *AddMemberRequest) (*AddMemberResponse, error)
 	// Gives a learner a vote, once it has caught up. Answered when the change is committed; refused with
 	// FAILED_PRECONDITION if it has not caught up in time.

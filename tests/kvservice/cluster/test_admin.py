@@ -108,11 +108,37 @@ def setting(monkeypatch: pytest.MonkeyPatch) -> Setting:
 async def test_a_new_node_is_added_as_a_learner_and_a_known_one_moved(setting: Setting) -> None:
     await setting.admin.add("n5", "n5:7401")
     await setting.admin.add("n2", "n2:7401")
+    setting.node.raft.progress["n2"].recent_active = False
     await setting.admin.add("n2", "elsewhere:7401")
     assert setting.node.changes == [
         Change(ADD_LEARNER, "n5", "n5:7401"),
         Change(CHANGE_ADDRESS, "n2", "elsewhere:7401"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "told"),
+    [
+        ("n5", "n2:7401", "n2 is at n2:7401: remove it first, or name another address"),
+        ("n2", "n3:7401", "n3 is at n3:7401: remove it first, or name another address"),
+        ("n1", "n9:7401", "n1 answers at n1:7401: stop it first, or start it with advertise_peer_addr = n9:7401"),
+        ("n4", "n9:7401", "n4 answers at n4:7401: stop it first, or start it with advertise_peer_addr = n9:7401"),
+    ],
+)
+async def test_an_address_that_is_known_to_be_wrong_is_refused(
+    setting: Setting, name: str, address: str, told: str
+) -> None:
+    with pytest.raises(ChangeRefused, match=f"^{told}$"):
+        await setting.admin.add(name, address)
+    assert setting.node.changes == []
+
+
+async def test_what_a_member_says_of_itself_is_written_down_while_it_answers(setting: Setting) -> None:
+    setting.members.met("n2", Addresses("host2:7401"))
+    await setting.admin.add("n2", "host2:7401")
+    setting.members.own = Addresses("host1:7401")
+    await setting.admin.add("n1", "host1:7401")
+    assert setting.node.changes == [Change(CHANGE_ADDRESS, name, f"host{name[1]}:7401") for name in ("n2", "n1")]
 
 
 async def test_a_learner_gets_a_vote_once_it_has_caught_up(setting: Setting) -> None:

@@ -104,6 +104,8 @@ class ClusterServiceServicer:
     def AddMember(self, request, context):
         """Adds a node as a learner: it gets the log and has no vote. Answered when the change is committed. Adding a member
         that is there already, with the same address, changes nothing; with another address, it changes the address.
+        Refused with FAILED_PRECONDITION: an address that another member has; and a new one for a member that answers at
+        its present one, unless it says itself that it is there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
