@@ -53,8 +53,12 @@ class Overview(NamedTuple):
 
     def _row(self, name: str) -> tuple[str, ...]:
         state, peer, member = self.nodes[name], self.peers.get(name), self.members.get(name)
-        lag = str(peer.lag_entries) if peer is not None else "-"
-        digest = digest_name(peer.digest) if peer is not None else "-"
+        lag = digest = "-"
+        # Of a member that the leader does not hear of, old findings are no news; that it diverged stays true.
+        if peer is not None and peer.active:
+            lag = str(peer.lag_entries)
+        if peer is not None and (peer.active or peer.digest == cluster_pb2.DIGEST_STATE_DIVERGED):
+            digest = digest_name(peer.digest)
         resp, where = (member.resp_address, member.grpc_address) if member is not None else ("", "")
         if state is None:
             role = "learner?" if member is not None and not member.voter else "?"

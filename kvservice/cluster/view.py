@@ -6,6 +6,7 @@ Leaves to the caller: the forms of Redis (kvservice/commands).
 
 from __future__ import annotations
 
+from kvservice.cluster.divergence import Agreement
 from kvservice.cluster.errors import Removed
 from kvservice.cluster.members import Members
 from kvservice.commands.ports import MemberView, PeerView
@@ -52,8 +53,8 @@ class GroupView:
 
     @property
     def agreement(self) -> str:
-        """What comparing states with all others gave: equal, diverged or unknown."""
-        return self._service.divergence.agreement.value
+        """What comparing states with all others gave: equal, diverged or unknown; of a removed node unknown."""
+        return Agreement.UNKNOWN.value if self.is_removed else self._service.divergence.agreement.value
 
     def agreement_with(self, name: str) -> str:
         """What comparing states with one other member gave: equal, diverged or unknown."""

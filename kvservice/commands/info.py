@@ -135,7 +135,9 @@ def replication(service: ServicePort) -> Fields:
 def raft(service: ServicePort) -> Fields:
     """Return the section Raft; the leader alone knows how far the others are."""
     node, group = service.node, service.group
-    members = group.members()
+    # A node that was removed may never have been told by its log.
+    removed = service.config.name if group.is_removed else None
+    members = [member for member in group.members() if member.name != removed]
     checkpoint = group.checkpoint
     return [
         ("raft_role", group.role),

@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from grpc_status import rpc_status  # type: ignore[import-untyped]
 
 from kvservice.cli import run_command
+from kvservice.cluster.overview import Overview
 from redan.cluster.v1 import cluster_pb2
 from tests.kvservice.api.local_node import serving
 
@@ -189,7 +190,7 @@ async def test_status_names_members_that_do_not_answer_and_states_that_differ(
         cluster_pb2.Member(name="n1", voter=True),
         cluster_pb2.Member(name="n2", voter=True, grpc_address=CLOSED),
     ]
-    peers = [cluster_pb2.Peer(name="n2", match_index=5, lag_entries=3, digest=cluster_pb2.DIGEST_STATE_DIVERGED)]
+    peers = [cluster_pb2.Peer(name="n2", lag_entries=3, digest=cluster_pb2.DIGEST_STATE_DIVERGED, active=True)]
     state = cluster_pb2.StatusResponse(
         cluster_id="c", node="n1", role=cluster_pb2.ROLE_LEADER, members=members, peers=peers, last_index=8
     )
@@ -200,3 +201,19 @@ async def test_status_names_members_that_do_not_answer_and_states_that_differ(
     assert (row[0], row[6], row[7]) == ("n2", "3", "diverged")
     assert "n2 does not answer" in shown.err
     assert "n2 has diverged" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("is_active", "digest", "shown"),
+    [
+        (True, cluster_pb2.DIGEST_STATE_EQUAL, ("3", "equal")),
+        (False, cluster_pb2.DIGEST_STATE_EQUAL, ("-", "-")),
+        (False, cluster_pb2.DIGEST_STATE_DIVERGED, ("-", "diverged")),
+    ],
+)
+def test_of_a_member_that_the_leader_does_not_hear_of_only_what_stays_true_is_shown(
+    is_active: bool, digest: cluster_pb2.DigestState, shown: tuple[str, str]
+) -> None:
+    peer = cluster_pb2.Peer(name="n2", lag_entries=3, digest=digest, active=is_active)
+    (row,) = Overview("c", "n1", {"n2": None}, {}, {"n2": peer}, []).rows()
+    assert row[6:9] == (*shown, "no answer")

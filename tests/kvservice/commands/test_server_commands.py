@@ -84,6 +84,7 @@ def test_a_node_that_was_removed_is_no_master() -> None:
     told = caller.text("INFO replication")
     assert "role:slave\r\n" in told
     assert "master_link_status:down\r\n" in told
+    assert "raft_voters:\r\n" in caller.text("INFO raft")
 
 
 @pytest.mark.parametrize(("fsync", "local"), [("always", 1), ("interval", 0), ("os", 0)])
