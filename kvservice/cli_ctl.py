@@ -38,7 +38,10 @@ Output = Annotated[Form, typer.Option("-o", "--output", help="Form.")]
 PasswordFile = Annotated[
     Path | None, typer.Option("--password-file", metavar="FILE", help="A file that holds the password (requirepass).")
 ]
-Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0.1, max=3600, help="For all attempts.")]
+Timeout = Annotated[
+    float,
+    typer.Option("--timeout", metavar="SECONDS", min=0.1, max=3600, help="For all attempts; 5 at most for a leader."),
+]
 NodeName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the node.", show_default=False)]
 
 _ENDPOINTS: Final = [DEFAULT_ENDPOINT]

@@ -1,8 +1,9 @@
 """A caller of ClusterService that finds its way: to an endpoint that answers, and from there to the leader.
 
 Guarantees: an endpoint that does not answer is passed over; a node that is not the leader is left for the one that it
-names; all within one time limit. Every call may be repeated: adding, promoting and handing over twice is the same as
-once, and removing twice says that the member is gone.
+names; all within one time limit. While nobody leads, an election is waited for, LEADER_SECONDS at most. Every call may
+be repeated: adding, promoting and handing over twice is the same as once, and removing twice says that the member is
+gone. That nothing was changed is said without a reserve only if it is true of every attempt.
 Leaves to the caller: printing, and exit codes (kvservice/cli_ctl).
 """
 
@@ -18,10 +19,14 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status  # type: ignore[import-untyped]
 
+from kvservice.errors import NotLeader
 from redan.cluster.v1 import cluster_pb2
 
+NOT_LEADER: Final = NotLeader.reason
 PAUSE_SECONDS: Final = 0.1
 """Before everybody is asked once more, while there is no leader."""
+LEADER_SECONDS: Final = 5.0
+"""How long those who answer may know of no leader: ten elections, and leader_wait_ms, at the defaults."""
 PROBE_SECONDS: Final = 2.0
 """How long one endpoint gets when there are others."""
 _SERVICE: Final = cluster_pb2.DESCRIPTOR.services_by_name["ClusterService"]
@@ -63,6 +68,8 @@ class ClusterClient:
         deadline = monotonic() + self._timeout_seconds
         waiting = deque(self._endpoints)
         problem = CallFailed("no endpoint")
+        is_open = False
+        leaderless_s: float | None = None
         while (left := deadline - monotonic()) > 0:
             if not waiting:
                 sleep(min(PAUSE_SECONDS, left))
@@ -74,18 +81,31 @@ class ClusterClient:
                 return self.ask(endpoint, method, request, left if not waiting else min(left, PROBE_SECONDS))
             except grpc.RpcError as error:
                 problem, elsewhere = _explained(endpoint, error)
+                is_open = is_open or _may_have_happened(error, problem)
                 if elsewhere:
                     waiting.appendleft(elsewhere)
+                    leaderless_s = None
                 elif not _may_pass(error, problem):
                     raise problem from None
+                elif problem.reason == NOT_LEADER:
+                    leaderless_s = leaderless_s or monotonic()
+                    if monotonic() >= leaderless_s + LEADER_SECONDS:
+                        break
+        if problem.reason == NOT_LEADER and is_open:
+            raise CallFailed(f"{problem}; but an attempt before had no answer: look at the members", problem.reason)
         raise problem
 
 
 def _may_pass(error: Any, problem: CallFailed) -> bool:
     """Tell whether another endpoint, or the same one a little later, may answer otherwise."""
-    if problem.reason in ("NOT_LEADER", "LOADING", "SHUTTING_DOWN", "CHANGE_IN_PROGRESS"):
+    if problem.reason in (NOT_LEADER, "LOADING", "SHUTTING_DOWN", "CHANGE_IN_PROGRESS"):
         return True
     return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED) and not problem.reason
+
+
+def _may_have_happened(error: Any, problem: CallFailed) -> bool:
+    """Tell whether a node may have got a call, and never said what became of it."""
+    return not problem.reason and "failed to connect" not in (error.details() or "")
 
 
 def _explained(endpoint: str, error: Any) -> tuple[CallFailed, str]:
@@ -95,7 +115,7 @@ def _explained(endpoint: str, error: Any) -> tuple[CallFailed, str]:
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             info = error_details_pb2.ErrorInfo()
             detail.Unpack(info)
-            elsewhere = str(info.metadata.get("leader_grpc_address", "")) if info.reason == "NOT_LEADER" else ""
+            elsewhere = str(info.metadata.get("leader_grpc_address", "")) if info.reason == NOT_LEADER else ""
             return CallFailed(f"{endpoint}: {error.details()}", str(info.reason)), elsewhere
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return CallFailed(f"{endpoint}: no answer in time"), ""

@@ -57,7 +57,9 @@ class NotTheLeader(NotLeader):
     def __init__(self, leader: str, leader_grpc_address: str) -> None:
         where = f" at {leader_grpc_address}" if leader_grpc_address else ""
         super().__init__(
-            f"ask the leader, {leader}{where}" if leader else "this node does not lead, and knows no leader"
+            f"ask the leader, {leader}{where}"
+            if leader
+            else "this node does not lead, and knows no leader; nothing was changed"
         )
         self.metadata = {"leader": leader, "leader_grpc_address": leader_grpc_address}
 

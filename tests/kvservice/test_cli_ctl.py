@@ -14,7 +14,10 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status  # type: ignore[import-untyped]
 
+from kvservice.api.status import status_of
 from kvservice.cli import run_command
+from kvservice.cluster import client
+from kvservice.cluster.errors import NotTheLeader
 from kvservice.cluster.overview import Overview
 from redan.cluster.v1 import cluster_pb2
 from tests.kvservice.api.local_node import serving
@@ -181,6 +184,31 @@ async def test_while_nobody_leads_the_same_nodes_are_asked_again(capsys: pytest.
     async with stand_in(TransferLeadership=lambda _: answers.pop(0)) as node:
         assert await ctl("transfer", "n2", "--endpoint", node) == 0
     assert capsys.readouterr().out == "n2 leads\n"
+
+
+@pytest.mark.parametrize("command", [("transfer",), ("remove", "n3"), ("add", "n4", "h:1"), ("promote", "n3")])
+async def test_without_a_leader_it_ends_soon_and_says_that_nothing_was_changed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(client, "LEADER_SECONDS", 0.3)
+    alone = status_of(NotTheLeader("", ""))
+    methods = ("TransferLeadership", "RemoveMember", "AddMember", "PromoteMember")
+    async with stand_in(**dict.fromkeys(methods, lambda _: alone)) as node:
+        async with asyncio.timeout(5):
+            assert await ctl(*command, "--endpoint", CLOSED, "--endpoint", node) == 1
+    said = "this node does not lead, and knows no leader; nothing was changed"
+    assert capsys.readouterr().err == f"redan: {node}: {said}\n"
+
+
+async def test_an_attempt_that_was_cut_off_may_have_been_carried_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "LEADER_SECONDS", 0.0)
+    answers = [status_pb2.Status(code=grpc.StatusCode.UNAVAILABLE.value[0], message="Socket closed")]
+    answers.append(status_of(NotTheLeader("", "")))
+    async with stand_in(RemoveMember=lambda _: answers.pop(0)) as node:
+        assert await ctl("remove", "n3", "--endpoint", node) == 1
+    assert "nothing was changed; but an attempt before had no answer: look at the members" in capsys.readouterr().err
 
 
 async def test_status_names_members_that_do_not_answer_and_states_that_differ(
