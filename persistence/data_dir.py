@@ -258,11 +258,13 @@ def read_meta(path: Path, disk: Disk) -> Meta | None:
         return None
     try:
         fields = json.loads(read_file(disk, file, META_BYTES_MAX))
-        crc = fields.pop("crc32c")
-        version = fields["format"]
+        if not isinstance(fields, dict) or not {"crc32c", "format"} <= fields.keys():
+            raise ValueError("it is no JSON object with format and crc32c")
+        crc, version = fields.pop("crc32c"), fields["format"]
         holds = _checksum(fields) == crc
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise Damaged(str(file), 0, f"it cannot be read: {error!r}") from error
+    except (ValueError, RecursionError) as error:
+        # The text of these errors is one short line; their repr may hold the whole file.
+        raise Damaged(str(file), 0, f"it cannot be read: {error}") from error
     if not holds or not isinstance(version, int):
         raise Damaged(str(file), 0, "its checksum does not match")
     if not FORMAT_VERSION_OLDEST <= version <= FORMAT_VERSION:

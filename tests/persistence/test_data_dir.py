@@ -155,11 +155,29 @@ def test_a_flipped_bit_anywhere_in_meta_is_damage_or_changes_nothing() -> None:
             assert found == expected
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"3", b"\xff", b"{", b"{}", b'{"crc32c": 0}', b"[" * 60_000])
-def test_a_meta_that_is_none_is_damage(content: bytes) -> None:
+NO_META = "it is no JSON object with format and crc32c"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "Expecting value: line 1 column 1 (char 0)"),
+        (b"[]", NO_META),
+        (b"3", NO_META),
+        (b'{"identity": "' + b"x" * 60_000 + b"\xff", "'utf-8' codec can't decode byte 0xff in position 60014"),
+        (b"{", "Expecting property name enclosed in double quotes"),
+        (b"{}", NO_META),
+        (b'{"crc32c": 0}', NO_META),
+        (b"[" * 60_000, "maximum recursion depth exceeded"),
+    ],
+)
+def test_a_meta_that_is_none_is_damage_and_one_line_says_why(content: bytes, reason: str) -> None:
     disk = FaultyDisk({PATH / "META": content})
-    with pytest.raises(Damaged):
+    with pytest.raises(Damaged) as damaged:
         open_dir(disk)
+    assert str(damaged.value).startswith(f"{PATH / 'META'} is damaged at offset 0: it cannot be read: {reason}")
+    assert len(str(damaged.value)) < 400
+    assert "\n" not in str(damaged.value)
 
 
 def test_a_meta_of_impossible_size_is_damage() -> None:
