@@ -87,7 +87,6 @@ class Peers:
         self._tasks: dict[PeerLink, asyncio.Task[None]] = {}
         """Of every link, also of those that are being drained."""
         self._transfers: dict[str, asyncio.Task[None]] = {}
-        self._unroutable = 0
         self._bytes_sent = 0
         """Of links that have ended."""
         self._said: dict[str, list[str]] = {}
@@ -103,10 +102,8 @@ class Peers:
     def send(self, peer: str, messages: Sequence[Message]) -> None:
         """Queue messages for a peer, in order; drop them when there is no room or no peer of that name."""
         link = self._links.get(peer)
-        if link is None:
-            self._unroutable += len(messages)
-            return
-        link.send(messages)
+        if link is not None:
+            link.send(messages)
 
     def send_snapshot(self, peer: str, snapshot: InstallSnapshot) -> None:
         """Begin to stream the newest snapshot; ``snapshot_sent`` of the node is called in the end.
@@ -166,11 +163,6 @@ class Peers:
     def links(self) -> Mapping[str, PeerLink]:
         """The links by the name of the peer."""
         return self._links
-
-    @property
-    def unroutable(self) -> int:
-        """Messages that were dropped because nobody has that name."""
-        return self._unroutable
 
     @property
     def bytes_sent(self) -> int:

@@ -133,11 +133,6 @@ class Progress:
         """How many appends wait for their acknowledgement."""
         return len(self._inflight)
 
-    @property
-    def inflight_bytes(self) -> int:
-        """How large the entries are that wait for their acknowledgement."""
-        return self._inflight_bytes
-
     def become_probe(self) -> None:
         """Find out anew where the logs agree; after a snapshot, begin behind it."""
         next_index = self.match + 1
