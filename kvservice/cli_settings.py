@@ -47,9 +47,12 @@ class _SettingsParser(argparse.ArgumentParser):
 
 def serve_command(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run `redan serve`; return the exit code."""
+    from kvservice.certificates import check_certificates  # with OpenSSL, which no other command needs
+
     parser = _parser("redan serve", "Serve one node of a cluster until SIGTERM or SIGINT.")
     try:
         loaded, _ = _parse(parser, arguments, environ)
+        check_certificates(loaded)
     except ConfigError as error:
         return report(error)
     prefer_poller(os.environ)

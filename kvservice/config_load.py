@@ -50,10 +50,12 @@ class Given(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A config and, by field, where each value came from."""
+    """A config and, by field, where each value came from: as `config print` and as messages name it."""
 
     config: Config
     origins: Mapping[str, str]
+    places: Mapping[str, str]
+    """Without those that have their default."""
 
 
 def _names() -> Mapping[str, tuple[Setting, bool]]:
@@ -89,7 +91,8 @@ def load_config(flags: Mapping[str, str], environ: Mapping[str, str], config_fil
         problems.extend(_explain(detail, chosen) for detail in refused.errors(include_url=False))
     if problems:
         raise ConfigError(problems)
-    return Loaded(config, {field: chosen[field].origin if field in chosen else "default" for field in SETTINGS})
+    origins = {field: chosen[field].origin if field in chosen else "default" for field in SETTINGS}
+    return Loaded(config, origins, {field: given.where for field, given in chosen.items()})
 
 
 def unknown_name(where: str, name: str, known: Iterable[str]) -> str:

@@ -11,13 +11,12 @@ Reference: gRPC core, grpc_types.h (channel arguments).
 from __future__ import annotations
 
 import asyncio
-import ssl
 from contextlib import suppress
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import grpc
 
+from replication.peer_pems import PeerTls, check_pems, read_pems
 from replication.peer_secret import ClusterSecret, Proof, unproven
 
 MEBIBYTE: Final = 1024 * 1024
@@ -44,14 +43,6 @@ class PeerOptions(NamedTuple):
     """A connection over which a ping is not answered for so long is given up; elections do not wait for it."""
     rpcs_max: int = 256
     """Calls that the server runs at one time: four a peer, with 64 members."""
-
-
-class PeerTls(NamedTuple):
-    """Paths of PEM files: this node's certificate and key, and the authority that signed those of all nodes."""
-
-    certificate: Path
-    key: Path
-    authority: Path
 
 
 def _sizes_and_pings(options: PeerOptions) -> list[tuple[str, int]]:
@@ -110,7 +101,7 @@ class Dialer:
         arguments = client_arguments(self.options)
         if self._tls is None:
             return grpc.aio.insecure_channel(address, options=arguments)
-        key, certificate, authority = await asyncio.to_thread(_read_pems, self._tls)
+        key, certificate, authority = await asyncio.to_thread(read_pems, self._tls)
         credentials = grpc.ssl_channel_credentials(authority, key, certificate)
         return grpc.aio.secure_channel(address, credentials, options=arguments)
 
@@ -127,8 +118,8 @@ def server_credentials(tls: PeerTls) -> grpc.ServerCredentials:
     The files are read again at each handshake, in gRPC's threads; files that cannot be read then leave the last ones
     in force.
     """
+    check_pems(tls)
     last = _certificate_configuration(tls)
-    _check_pems(tls)
 
     def newest() -> grpc.ServerCertificateConfiguration:
         nonlocal last
@@ -140,24 +131,5 @@ def server_credentials(tls: PeerTls) -> grpc.ServerCredentials:
 
 
 def _certificate_configuration(tls: PeerTls) -> grpc.ServerCertificateConfiguration:
-    key, certificate, authority = _read_pems(tls)
+    key, certificate, authority = read_pems(tls)
     return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
-
-
-def _check_pems(tls: PeerTls) -> None:
-    """Raise OSError that names the file which cannot be used: gRPC only says that it could not bind the port."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        # A key that is encrypted would be asked for at the terminal.
-        context.load_cert_chain(tls.certificate, tls.key, password="")
-    except ssl.SSLError as error:
-        raise OSError(f"{tls.certificate} and {tls.key} are no certificate (PEM) with its key: {error}") from error
-    try:
-        context.load_verify_locations(tls.authority)
-    except ssl.SSLError as error:
-        raise OSError(f"{tls.authority} holds no certificate (PEM) of an authority: {error}") from error
-
-
-def _read_pems(tls: PeerTls) -> tuple[bytes, bytes, bytes]:
-    """Return key, certificate and authority."""
-    return tls.key.read_bytes(), tls.certificate.read_bytes(), tls.authority.read_bytes()

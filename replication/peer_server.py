@@ -15,7 +15,8 @@ from typing import Final
 
 import grpc
 
-from replication.peer_channel import PeerOptions, PeerTls, server_arguments, server_credentials
+from replication.peer_channel import PeerOptions, server_arguments, server_credentials
+from replication.peer_pems import PeerTls
 from replication.peer_servicer import PeerServicer
 
 STOP_SECONDS: Final = 0.5

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
+from kvservice.certificates import peer_tls
 from kvservice.cluster.addresses import advertised, can_be_dialed
 from kvservice.cluster.admin import Administration
 from kvservice.cluster.bootstrap import ASK_SECONDS, Newcomer, answer_of
@@ -33,7 +34,7 @@ from redan.raft.v1 import raft_pb2
 from replication.core import membership
 from replication.core.membership import Configuration
 from replication.leased_node import LeasedNode
-from replication.peer_channel import Dialer, PeerOptions, PeerTls
+from replication.peer_channel import Dialer, PeerOptions
 from replication.peer_greeting import Introduction, NodeIdentity
 from replication.peer_secret import ClusterSecret
 from replication.peer_server import PeerServer
@@ -84,7 +85,7 @@ class PeerPlane:
         self.on_useless_snapshot: Callable[[Path | None, str], None] = lambda _path, _reason: None
         """Told which snapshot is damaged and how, or with None that there is none for a peer that needs one."""
         options = PeerOptions(snapshot_bytes_per_second=config.snapshot_transfer_bytes_per_second)
-        tls = _tls_of(config)
+        tls = peer_tls(config)
         self.identity = NodeIdentity(
             config.name, incarnation, read_mode=config.read_mode, election_timeout_ms=config.election_timeout_ms
         )
@@ -337,9 +338,3 @@ class PeerPlane:
     def _meet(self, introduction: Introduction) -> None:
         addresses = Addresses(introduction.peer_address, introduction.resp_address, introduction.grpc_address)
         self._members.met(introduction.name, addresses)
-
-
-def _tls_of(config: Config) -> PeerTls | None:
-    if config.peer_tls_cert is None or config.peer_tls_key is None or config.peer_tls_ca is None:
-        return None
-    return PeerTls(config.peer_tls_cert, config.peer_tls_key, config.peer_tls_ca)

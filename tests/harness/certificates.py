@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from replication.peer_channel import PeerTls
+from replication.peer_pems import PeerTls
 
 OPENSSL: Final = shutil.which("openssl")
 

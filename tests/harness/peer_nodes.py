@@ -18,8 +18,9 @@ from persistence.disk import Disk, RealDisk
 from redan.raft.v1 import raft_pb2
 from replication.core.membership import Configuration
 from replication.core.messages import InstallSnapshot, Message
-from replication.peer_channel import Dialer, PeerOptions, PeerTls
+from replication.peer_channel import Dialer, PeerOptions
 from replication.peer_greeting import NodeIdentity
+from replication.peer_pems import PeerTls
 from replication.peer_secret import ClusterSecret
 from replication.peer_server import PeerServer
 from replication.peer_servicer import Attached, ForwardStream, PeerServicer, RpcRefused

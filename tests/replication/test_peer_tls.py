@@ -13,7 +13,8 @@ import pytest
 
 from redan.raft.v1 import raft_pb2
 from replication.core.messages import Heartbeat
-from replication.peer_channel import PeerTls, server_credentials
+from replication.peer_channel import server_credentials
+from replication.peer_pems import PeerTls, PemUnusable
 from replication.peer_server import PeerServer
 from tests.harness.certificates import OPENSSL, authority, certificate
 from tests.harness.peer_nodes import QUICK, PeerNode, until
@@ -122,5 +123,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, which: str, content
     tls = certificate(tmp_path, "node", authority(tmp_path, "ours"))
     file: Path = getattr(tls, which)
     file.unlink() if content is None else file.write_text(content)
-    with pytest.raises(OSError, match=file.name):
+    with pytest.raises(PemUnusable, match=file.name) as unusable:
         server_credentials(tls)
+    # Of a certificate and a key that do not go together, OpenSSL does not say which one is wrong.
+    assert unusable.value.part == ("certificate" if which == "key" and content is not None else which)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from replication.peer_channel import PeerTls
+from kvservice.cli_settings import serve_command
+from replication.peer_pems import PeerTls
 from tests.harness.certificates import OPENSSL, authority, certificate
 from tests.harness.cluster_processes import ClusterNode, ClusterProcesses, free_ports
 
@@ -50,11 +51,20 @@ def test_only_nodes_with_a_certificate_of_the_clusters_authority_come_in(tmp_pat
         assert joined.client().get("k") == b"v"
 
 
-def test_a_start_without_a_certificate_that_can_be_used_ends_with_1(tmp_path: Path) -> None:
+def test_a_certificate_that_cannot_be_used_is_refused_as_a_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tls = certificate(tmp_path, "node", authority(tmp_path, "ours"))
     other = certificate(tmp_path, "other", authority(tmp_path, "ours"))
-    node = ClusterNode("n1", tmp_path / "n1", free_ports(1)[0], *options(tls._replace(key=other.key)))
-    node.launch()
-    assert node.wait() == 1
-    (failed,) = [line for line in node.events() if line["event"] == "listen_failed"]
-    assert f"{tls.certificate} and {other.key} are no certificate" in str(failed["error"])
+    none = tmp_path / "none"
+    for given, told in (
+        (tls._replace(certificate=none), f"--peer-tls-cert: {none} cannot be read: No such file or directory"),
+        (tls._replace(key=none), f"--peer-tls-key: {none} cannot be read: No such file or directory"),
+        (tls._replace(authority=tmp_path), f"--peer-tls-ca: {tmp_path} cannot be read: Is a directory"),
+        (tls._replace(authority=tls.key), f"--peer-tls-ca: {tls.key} holds no certificate (PEM) of an authority: "),
+        (tls._replace(key=other.key), f"--peer-tls-cert: {tls.certificate} and {other.key} are no certificate (PEM) "),
+    ):
+        assert serve_command(("--data-dir", str(tmp_path / "n1"), *options(given)), {}) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"redan: {told}")
+    assert not (tmp_path / "n1").exists()
