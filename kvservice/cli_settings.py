@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 from kvservice.config import SECTIONS, SETTINGS
 from kvservice.config_load import CONFIG_VARIABLE, ConfigError, Loaded, load_config, unknown_name
 from kvservice.config_rows import Setting
-from kvservice.grpc_poller import prefer_poller
+from kvservice.grpc_poller import keep_quiet, prefer_poller
 
 EXIT_CLEAN: Final = 0
 EXIT_FAILURE: Final = 1
@@ -56,6 +56,7 @@ def serve_command(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     except ConfigError as error:
         return report(error)
     prefer_poller(os.environ)
+    keep_quiet(os.environ)
     from kvservice.server import run  # after the settings are known to be lawful: a refusal should be instant
 
     return run(loaded.config)

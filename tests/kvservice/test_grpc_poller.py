@@ -1,11 +1,11 @@
-"""The choice of gRPC's poller is one that this gRPC knows."""
+"""The choice of gRPC's poller is one that this gRPC knows; what the environment says stays."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-from kvservice.grpc_poller import VARIABLE, WITHOUT_ENGINE, prefer_poller
+from kvservice.grpc_poller import VARIABLE, VERBOSITY_VARIABLE, WITHOUT_ENGINE, keep_quiet, prefer_poller
 
 PROGRAM = """
 import os
@@ -32,7 +32,9 @@ def test_grpc_knows_what_it_is_told() -> None:
 def test_the_environment_has_the_last_word() -> None:
     environ: dict[str, str] = {}
     prefer_poller(environ)
-    assert environ == {VARIABLE: WITHOUT_ENGINE}
-    environ[VARIABLE] = ""
-    prefer_poller(environ)
-    assert environ == {VARIABLE: ""}
+    keep_quiet(environ)
+    assert environ == {VARIABLE: WITHOUT_ENGINE, VERBOSITY_VARIABLE: "NONE"}
+    chosen = {VARIABLE: "", VERBOSITY_VARIABLE: "DEBUG"}
+    prefer_poller(chosen)
+    keep_quiet(chosen)
+    assert chosen == {VARIABLE: "", VERBOSITY_VARIABLE: "DEBUG"}
