@@ -138,10 +138,10 @@ class Server:
         self.housekeeping = Housekeeping(self.service, self.listener, loop)
         self.lag = LoopLag()
         self.members = Members(config.name, Addresses(""))
-        self.service.group = GroupView(self.service, self.members)
         self.planes = Planes(self.service, self, self.members, self.lag)
         incarnation = directory.count_start(time_ns())
         self.peers = PeerPlane(config, self.members, directory.snapshots, self.disk, directory.salt.hex(), incarnation)
+        self.service.group = GroupView(self.service, self.members, self.peers.hearing)
         self.stats.loop_counts = LoopMeter(loop).read
         self.stats.peer_traffic = self.peers.traffic
         self.group = Group(

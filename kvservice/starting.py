@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from time import time
 
-from kvservice.commands.ports import MemberView, PeerView
+from kvservice.commands.ports import MemberView, PeerView, Sighting
 from kvservice.config import Config
 from replication.errors import Stopped
 
@@ -63,6 +63,10 @@ class StartingGroup:
         """Return this node alone."""
         config = self._config
         return [MemberView(config.name, True, str(config.resp_addr), str(config.peer_addr))]
+
+    def sighting(self, _name: str) -> Sighting:
+        """Return nothing: nobody is known."""
+        return Sighting(False, 0)
 
     def peers(self) -> list[PeerView]:
         """Return nothing: nobody is known."""

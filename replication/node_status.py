@@ -33,6 +33,12 @@ class NodeStatus:
         return self.raft.leader
 
     @property
+    def hears_leader(self) -> bool:
+        """Whether the leader was heard of within the shortest election timeout; a leader hears itself."""
+        raft = self.raft
+        return raft.leader is not None and raft.election_elapsed < raft.settings.election_ticks_min
+
+    @property
     def term(self) -> int:
         """Current term."""
         return self.raft.term

@@ -60,6 +60,8 @@ HAND_OVER_SECONDS: Final = 2.0
 POLL_SECONDS: Final = 0.005
 DIGEST_TICKS: Final = 100
 """Peers are told of our state, and compared with it, once a second."""
+NO_DIGEST: Final = StateDigest(0, 0)
+"""Told by a node that has computed none since its start, or since its state was replaced: nothing to compare with."""
 FIRST_TOKEN: Final = 0
 """Of what is written before there is a node, whose own begin at 1."""
 
@@ -263,8 +265,8 @@ class Group:
         self._index_told = machine.index
         self._service.divergence.compare_again()
         newest = machine.digests.checkpoint()
-        if newest is not None:
-            self._peers.peers.send_digest(StateDigest(*newest))
+        # Without one too: it is all that nodes which follow hear of each other (kvservice/cluster/hearing).
+        self._peers.peers.send_digest(StateDigest(*newest) if newest is not None else NO_DIGEST)
 
     async def _ask_whether_removed(self) -> None:
         is_removed = await self._peers.is_removed()
@@ -274,6 +276,7 @@ class Group:
     def _digest_received(self, peer: str, digest: StateDigest) -> None:
         """Take a checkpoint of a peer's state."""
         if peer in self._members:
+            self._peers.hearing.told(peer, digest.covered_index)
             self._service.divergence.heard(peer, digest.covered_index, digest.digest)
 
     def _configuration_changed(self, configuration: Configuration) -> None:

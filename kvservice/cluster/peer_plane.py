@@ -23,6 +23,7 @@ from kvservice.cluster.admin import Administration
 from kvservice.cluster.bootstrap import ASK_SECONDS, Newcomer, answer_of
 from kvservice.cluster.charter import Charter
 from kvservice.cluster.errors import NotTheLeader
+from kvservice.cluster.hearing import Hearing
 from kvservice.cluster.members import Addresses, Members
 from kvservice.config import Config
 from kvservice.config_values import HostPort, parse_member_name, parse_reachable_address
@@ -114,6 +115,8 @@ class PeerPlane:
             on_useless=lambda path, reason: self.on_useless_snapshot(path, reason),
         )
         self.peers = Peers(self.identity, self.dialer, sender, hears=self.servicer.hears, on_event=self._happened)
+        self.hearing = Hearing(self._has_stream)
+        """Whether other members are there."""
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -169,6 +172,7 @@ class PeerPlane:
         """Take over who the members are."""
         before = self._members.configuration
         self._members.configuration_changed(configuration, index)
+        self.hearing.keep(configuration.members)
         for introduction in self.peers.introductions.values():
             self._meet(introduction)
         if configuration != before:
@@ -270,6 +274,10 @@ class PeerPlane:
         links = self.peers.links.items()
         return {name: link.target for name, link in links if link.is_open and name in self._members}
 
+    def _has_stream(self, peer: str) -> bool:
+        link = self.peers.links.get(peer)
+        return (link is not None and link.is_open) or self.servicer.hears(peer)
+
     # -- what this node asks ------------------------------------------------------------------------------------------
 
     async def is_removed(self) -> bool:
@@ -297,6 +305,7 @@ class PeerPlane:
         self._meet(introduction)
         if isinstance(self._node, LeasedNode):
             self._hear_promise(self._node, introduction)
+        self.hearing.greeted(introduction.name)
         self.peers.greeted(introduction)
 
     def _hear_promise(self, node: LeasedNode, peer: Introduction) -> None:

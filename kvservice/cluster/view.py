@@ -1,6 +1,6 @@
 """The cluster as INFO, CLUSTER, ROLE, WAIT and /metrics show it: put together from what the parts of the node know.
 
-Guarantees: what is shown was true a moment ago on this node; only a leader knows how far others are.
+Guarantees: what is shown was true a moment ago on this node; only a leader knows exactly how far others are.
 Leaves to the caller: the forms of Redis (kvservice/commands).
 """
 
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from kvservice.cluster.divergence import Agreement
 from kvservice.cluster.errors import Removed
+from kvservice.cluster.hearing import Hearing
 from kvservice.cluster.members import Members
-from kvservice.commands.ports import MemberView, PeerView
+from kvservice.commands.ports import MemberView, PeerView, Sighting
 from kvservice.service import Service
 from kvservice.starting import StartingNode
 
@@ -17,9 +18,10 @@ from kvservice.starting import StartingNode
 class GroupView:
     """The cluster as one node sees it."""
 
-    def __init__(self, service: Service, members: Members) -> None:
+    def __init__(self, service: Service, members: Members, hearing: Hearing) -> None:
         self._service = service
         self._members = members
+        self._hearing = hearing
 
     @property
     def cluster_id(self) -> str:
@@ -77,6 +79,19 @@ class GroupView:
         ]
         own = self._members.own
         return rows or [MemberView(self._members.name, True, own.resp, own.peer)]
+
+    def sighting(self, name: str) -> Sighting:
+        """Return what this node knows of another member by itself, whether it leads or not."""
+        node = self._service.node
+        if isinstance(node, StartingNode):
+            return Sighting(False, 0)
+        if node.is_leader:
+            progress = node.raft.progress.get(name)
+            return Sighting(False, 0) if progress is None else Sighting(progress.recent_active, progress.match)
+        index = self._hearing.index_of(name)
+        if name == node.leader_id:
+            return Sighting(node.hears_leader, max(index, node.raft.leader_committed or 0))
+        return Sighting(self._hearing.hears(name), index)
 
     def peers(self) -> list[PeerView]:
         """Return how far the other members are, by name, if this node leads; nothing else."""

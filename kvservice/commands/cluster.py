@@ -3,6 +3,8 @@
 A node alone answers as a server that is not in cluster mode, so that clients talk to it as to one Redis, with all its
 databases. With other members, cluster clients are told of one shard with all slots: its master is the leader, and they
 follow it after a failover. No node ever answers MOVED: a command may be sent to any, also for keys of several slots.
+Whether others are there each node says by what it hears itself. Without a known leader a node shows itself as the
+master: as in Redis, that says where to send commands of a slot, and CLUSTER INFO that the slot is not served.
 
 Reference: the Redis command pages of CLUSTER; texts of redis-server 7.
 """
@@ -11,15 +13,23 @@ from __future__ import annotations
 
 from typing import Final
 
+from kvservice.commands.cluster_reads import COUNT_IN_SLOT, KEYS_IN_SLOT
 from kvservice.commands.cluster_shape import Shape, endpoint_of, is_clustered, node_id, shape_of, shard_id
 from kvservice.commands.containers import container, server_row
-from kvservice.commands.ports import MemberView, ServerCall, ServerHandler, ServicePort
-from kvservice.commands.reply import OK, Reply, Verbatim
+from kvservice.commands.options import integer
+from kvservice.commands.ports import MemberView, ServerCall, ServerHandler, ServicePort, Sighting
+from kvservice.commands.reply import OK, Pending, Reply, Verbatim
 from kvservice.commands.table import Args, Command
 from kvservice.errors import RequestError
 from kvservice.keyspace.slots import SLOTS, slot_of
 
 DISABLED: Final = "This instance has cluster support disabled"
+UNCHANGEABLE: Final = "members are changed with `redan ctl`, and slots are not split"
+_REASONS: Final = {
+    "COUNT-FAILURE-REPORTS": "nodes report no failures to each other, CLUSTER NODES says who is connected",
+    "LINKS": "links between nodes are not listed, CLUSTER NODES says who is connected",
+}
+"""Why a subcommand is refused that would change nothing."""
 
 
 def _shape(service: ServicePort) -> Shape:
@@ -90,9 +100,14 @@ def _line(service: ServicePort, shape: Shape, member: MemberView) -> str:
 
 
 def _is_connected(service: ServicePort, member: MemberView) -> bool:
-    """Tell whether a member is there, as far as this node knows: the leader hears of all, others of the leader."""
-    silent = {peer.name for peer in service.group.peers() if not peer.is_active}
-    return member.name not in silent and endpoint_of(member.resp_address).port > 0
+    """Tell whether a member is there, as far as this node knows, and clients can reach it."""
+    return endpoint_of(member.resp_address).port > 0 and _sighting(service, member).is_heard
+
+
+def _sighting(service: ServicePort, member: MemberView) -> Sighting:
+    if member.name == service.config.name:
+        return Sighting(True, service.node.applied_index)
+    return service.group.sighting(member.name)
 
 
 def slots(call: ServerCall, _args: Args) -> Reply:
@@ -108,11 +123,13 @@ def slots(call: ServerCall, _args: Args) -> Reply:
 
 
 def shards(call: ServerCall, _args: Args) -> Reply:
-    """Answer the one shard: its slots and its members."""
+    """Answer the one shard: its slots and its members.
+
+    The offset of another member is what this node knows that it has: exactly on the leader; on others what the leader
+    has said that it committed, and what the rest say of themselves once a second; 0 if nothing is known.
+    """
     service = call.service
     shape = _shape(service)
-    matches = {peer.name: peer.match_index for peer in service.group.peers()}
-    matches[service.config.name] = service.node.applied_index
     members: list[Reply] = []
     for member in (shape.master, *shape.replicas):
         host, port = endpoint_of(member.resp_address)
@@ -123,8 +140,7 @@ def shards(call: ServerCall, _args: Args) -> Reply:
                 b"ip": host.encode(),
                 b"endpoint": host.encode(),
                 b"role": b"master" if member is shape.master else b"replica",
-                # What others have is known to the leader alone.
-                b"replication-offset": matches.get(member.name, 0),
+                b"replication-offset": _sighting(service, member).index,
                 b"health": b"online" if _is_connected(service, member) else b"failed",
             }
         )
@@ -150,12 +166,10 @@ def accepted(call: ServerCall, _args: Args) -> Reply:
 
 
 def refused(call: ServerCall, args: Args) -> Reply:
-    """Refuse to change what only the members' log can change."""
+    """Refuse to change what only the members' log can change, and to tell what is not there."""
     _shape(call.service)
     name = args[1].decode("utf-8", "surrogateescape").upper()
-    raise RequestError(
-        f"CLUSTER {name} is not supported: members are changed with `redan ctl`, and slots are not split"
-    )
+    raise RequestError(f"CLUSTER {name} is not supported: {_REASONS.get(name, UNCHANGEABLE)}")
 
 
 def keyslot(_call: ServerCall, args: Args) -> Reply:
@@ -163,15 +177,39 @@ def keyslot(_call: ServerCall, args: Args) -> Reply:
     return slot_of(args[2])
 
 
+def count_keys_in_slot(call: ServerCall, args: Args) -> Pending:
+    """Answer how many keys of the database a slot has."""
+    _shape(call.service)
+    slot = integer(args[2])
+    if not 0 <= slot < SLOTS:
+        raise RequestError("Invalid slot")
+    return _asked(call, [COUNT_IN_SLOT, b"%d" % slot])
+
+
+def get_keys_in_slot(call: ServerCall, args: Args) -> Pending:
+    """Answer keys of the database that a slot has, at most so many."""
+    _shape(call.service)
+    slot, count = integer(args[2]), integer(args[3])
+    if not 0 <= slot < SLOTS or count < 0:
+        raise RequestError("Invalid slot or number of keys")
+    return _asked(call, [KEYS_IN_SLOT, b"%d" % slot, b"%d" % count])
+
+
+def _asked(call: ServerCall, command: Args) -> Pending:
+    """Answer what the data plane does, wherever this read has to run."""
+    pending = Pending()
+    call.service.ask(call.session.db, [command], lambda replies: pending.resolve(replies[0]))
+    return pending
+
+
 _ADMIN: Final = "admin stale"
 _CHANGE: Final = "admin stale no_async_loading"
 _REFUSED: Final = (
     ("addslots", -3, _CHANGE), ("addslotsrange", -4, _CHANGE), ("bumpepoch", 2, _CHANGE),
-    ("count-failure-reports", 3, _ADMIN), ("countkeysinslot", 3, "stale"), ("delslots", -3, _CHANGE),
-    ("delslotsrange", -4, _CHANGE), ("failover", -2, _CHANGE), ("flushslots", 2, _CHANGE), ("forget", 3, _CHANGE),
-    ("getkeysinslot", 4, "stale"), ("links", 2, "stale"), ("meet", -4, _CHANGE), ("replicate", 3, _CHANGE),
-    ("reset", -2, "admin noscript stale"), ("saveconfig", 2, _CHANGE), ("set-config-epoch", 3, _CHANGE),
-    ("setslot", -4, _CHANGE),
+    ("count-failure-reports", 3, _ADMIN), ("delslots", -3, _CHANGE), ("delslotsrange", -4, _CHANGE),
+    ("failover", -2, _CHANGE), ("flushslots", 2, _CHANGE), ("forget", 3, _CHANGE), ("links", 2, "stale"),
+    ("meet", -4, _CHANGE), ("replicate", 3, _CHANGE), ("reset", -2, "admin noscript stale"),
+    ("saveconfig", 2, _CHANGE), ("set-config-epoch", 3, _CHANGE), ("setslot", -4, _CHANGE),
 )  # fmt: skip
 
 _COMPANIONS: Final = (("asking", "fast"), ("readonly", "loading stale fast"), ("readwrite", "loading stale fast"))
@@ -197,6 +235,14 @@ ROWS: Final = [
             _row("shards", shards, 2, "stale", "7.0.0", "Describes the one shard."),
             _row("myid", myid, 2, "stale", "3.0.0", "Returns the id of the node.", "O(1)"),
             _row("myshardid", myshardid, 2, "stale", "7.2.0", "Returns the id of the shard.", "O(1)"),
+            _row(
+                "countkeysinslot", count_keys_in_slot, 3, "stale", "3.0.0", "Counts the keys of a slot.",
+                "O(N) where N is the number of keys in the slot that have a deadline",
+            ),
+            _row(
+                "getkeysinslot", get_keys_in_slot, 4, "stale", "3.0.0", "Lists keys of a slot.",
+                "O(N) where N is the number of keys asked for",
+            ),
             *(_row(name, refused, arity, words, "3.0.0", "Is refused.", "O(1)") for name, arity, words in _REFUSED),
             _row(
                 "keyslot", keyslot, 3, "stale", "3.0.0", "Returns the slot of a key.",
@@ -205,7 +251,9 @@ ROWS: Final = [
         ],
         "3.0.0",
         "Commands about the members, as Redis Cluster has them.",
-        help_lines="INFO\n    Return whether all slots are served, and by how many members.\n"
+        help_lines="COUNTKEYSINSLOT <slot>\n    Return the number of keys in <slot>.\n"
+        "GETKEYSINSLOT <slot> <count>\n    Return at most <count> keys of <slot>.\n"
+        "INFO\n    Return whether all slots are served, and by how many members.\n"
         "KEYSLOT <key>\n    Return the hash slot of <key>.\n"
         "MYID\n    Return the id of the node.\n"
         "MYSHARDID\n    Return the id of the shard.\n"

@@ -1,7 +1,8 @@
 """The members of the cluster in the shape in which Redis shows servers: one shard of all slots, master and replicas.
 
 The leader is shown as the master of all slots, since commands sent there take no further step, and the others as its
-replicas. Without a known leader the node that is asked shows itself: it keeps commands until there is one.
+replicas. Without a known leader the node that is asked shows itself: it keeps commands until there is one, and cluster
+clients that find a master for no slot give up.
 
 Guarantees: a member's id and the shard's depend on names alone, so that all nodes show the same, at any time.
 Leaves to the caller: the form of the reply (commands/cluster, info, server).

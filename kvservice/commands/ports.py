@@ -111,6 +111,17 @@ class PeerView(NamedTuple):
     """What comparing its state with ours gave: equal, diverged or unknown."""
 
 
+class Sighting(NamedTuple):
+    """What a node knows of another member by itself, whether it leads or not."""
+
+    is_heard: bool
+    """The leader hears from all, and is heard by all, within an election timeout; others miss each other when their
+    streams end, or after some seconds of silence."""
+    index: int  # type: ignore[assignment]  # the log's word; tuple.index is never wanted here
+    """Index of an entry that it certainly has, or had when it was last heard of; 0 if nothing is known. The leader
+    knows what is durable there; others, what the leader told of its commits, and each member of its state."""
+
+
 class GroupPort(Protocol):
     """The cluster that the node belongs to (kvservice/cluster/view)."""
 
@@ -151,6 +162,9 @@ class GroupPort(Protocol):
 
     def members(self) -> Sequence[MemberView]:
         """Return every member, voters first; this node alone before any are known."""
+
+    def sighting(self, name: str) -> Sighting:
+        """Return what this node knows of another member."""
 
     def peers(self) -> Sequence[PeerView]:
         """Return how far the other members are, by name, if this node leads; nothing else."""

@@ -10,6 +10,7 @@ from typing import Final
 from kvservice.commands import (
     bitfield,
     bits,
+    cluster_reads,
     counters,
     debug_reads,
     dump,
@@ -29,3 +30,4 @@ FAMILIES: Final = (strings, counters, lcs, bits, bitfield, keys, expire, scan, d
 TABLE: Final = CommandTable(row for family in FAMILIES for row in family.ROWS)
 TABLE.add_internal(once.rows(TABLE.find))
 TABLE.add_internal(debug_reads.ROWS)
+TABLE.add_internal(cluster_reads.ROWS)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from kvservice.commands.containers import leaf
 from kvservice.commands.context import Context
-from kvservice.commands.ports import MemberView, PeerView
+from kvservice.commands.ports import MemberView, PeerView, Sighting
 from kvservice.commands.registry import TABLE
 from kvservice.commands.reply import OK, ErrorReply, Pending, Reply, Status, Verbatim
 from kvservice.commands.table import Args
@@ -70,12 +70,18 @@ class FakeGroup:
         self.requests_remembered = 0
         self.all_members = [MemberView("n1", True, "127.0.0.1:6379", "127.0.0.1:7401")]
         self.all_peers: list[PeerView] = []
+        self.sightings: dict[str, Sighting] = {}
+        """What a node knows that does not lead."""
 
     def agreement_with(self, name: str) -> str:
         return next((peer.agreement for peer in self.all_peers if peer.name == name), "unknown")
 
     def members(self) -> list[MemberView]:
         return self.all_members
+
+    def sighting(self, name: str) -> Sighting:
+        known = {peer.name: Sighting(peer.is_active, peer.match_index) for peer in self.all_peers}
+        return known.get(name) or self.sightings.get(name, Sighting(False, 0))
 
     def peers(self) -> list[PeerView]:
         return self.all_peers

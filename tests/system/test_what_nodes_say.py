@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import ClusterDownError
 
 from tests.harness.cluster_processes import ClusterNode, ClusterProcesses, store
 
@@ -33,6 +34,23 @@ def raft_of(node: ClusterNode) -> dict[str, Any]:
     assert fields.keys() >= NAMED
     assert fields["raft_node"] == node.name
     return fields
+
+
+def there(node: ClusterNode) -> set[int]:
+    """Return the ports of the members that a node says are there; none while its commands do not agree."""
+    lines = said(node, "CLUSTER NODES").items()
+    connected = {int(address.rpartition(":")[2]) for address, line in lines if line["connected"]}
+    online = {port for port, (_role, _offset, health) in shard_of(node).items() if health == b"online"}
+    [[_first, _last, _master, *replicas]] = said(node, "CLUSTER", "SLOTS")
+    masters = {int(address.rpartition(":")[2]) for address, line in lines if "master" in line["flags"]}
+    listed = {port for _host, port, *_rest in replicas}
+    return connected if listed == connected - masters and online == connected else set()
+
+
+def shard_of(node: ClusterNode) -> dict[int, tuple[bytes, int, bytes]]:
+    """Return role, offset and health of each member, by its port."""
+    [shard] = said(node, "CLUSTER", "SHARDS")
+    return {one[b"port"]: (one[b"role"], one[b"replication-offset"], one[b"health"]) for one in shard[b"nodes"]}
 
 
 def names(value: Any) -> set[str]:
@@ -75,6 +93,39 @@ def test_leader_follower_and_learner_each_tell_the_truth(cluster: ClusterProcess
         assert (first, last, master[1], len(replicas)) == (0, 16383, leader.addresses["resp"][1], 3)
 
 
+def test_every_node_tells_who_is_there_and_how_far(cluster: ClusterProcesses) -> None:
+    leader = cluster.leader()
+    stopped, other = cluster.followers()
+    store(other.client(), "k", "v")
+    cluster.until_all_applied()
+    ports = {node.name: node.addresses["resp"][1] for node in cluster.nodes.values()}
+    for node in cluster.nodes.values():
+        cluster.until(lambda node=node: there(node) == {*ports.values()}, "all to be there")  # type: ignore[misc]
+    index = raft_of(other)["raft_applied_index"]
+    cluster.until(lambda: shard_of(other)[ports[leader.name]][1] >= index, "the leader's commits")
+    cluster.until(lambda: shard_of(other)[ports[stopped.name]][1] > 0, "what the other follower tells of itself")
+    assert shard_of(other)[ports[stopped.name]][1] <= shard_of(leader)[ports[stopped.name]][1]
+    stopped.pause()
+    left = {ports[leader.name], ports[other.name]}
+    for node in (leader, other):
+        cluster.until(lambda node=node: there(node) == left, f"{node.name} to miss who is silent")  # type: ignore[misc]
+    stopped.resume()
+    cluster.until(lambda: there(other) == {*ports.values()}, "who speaks again to be there")
+    stopped.kill()
+    for node in (leader, other):
+        cluster.until(lambda node=node: there(node) == left, f"{node.name} to miss the dead")  # type: ignore[misc]
+
+
+def test_the_keys_of_a_slot_are_asked_of_any_node(cluster: ClusterProcesses) -> None:
+    leader = cluster.leader()
+    slot = str(said(leader, "CLUSTER", "KEYSLOT", "{a}"))
+    for count, node in enumerate(cluster.nodes.values(), 1):
+        store(leader.client(), f"{{a}}{node.name}", "v")
+        assert said(node, "CLUSTER", "COUNTKEYSINSLOT", slot) == count
+        listed = said(node, "CLUSTER", "GETKEYSINSLOT", slot, "10")
+        assert sorted(listed) == sorted(b"{a}n%d" % number for number in range(1, count + 1))
+
+
 def test_bytes_between_nodes_and_turns_of_the_loop_are_counted(cluster: ClusterProcesses) -> None:
     leader, follower = cluster.leader(), cluster.followers()[0]
 
@@ -105,6 +156,9 @@ def test_a_node_without_a_leader_says_so(cluster: ClusterProcesses) -> None:
     assert names(fields["raft_voters"]) == {"n1", "n2", "n3"}
     shape = said(node, "CLUSTER INFO")
     assert (shape["cluster_state"], shape["cluster_slots_ok"]) == ("fail", "0")
+    cluster.until(lambda: there(node) == {node.addresses["resp"][1]}, "nobody else to be there")
+    with pytest.raises(ClusterDownError):
+        said(node, "CLUSTER", "COUNTKEYSINSLOT", "0")
     assert said(node, "CLUSTER", "MYID")
     assert said(node, "PING")
     assert said(node, "ROLE")[0] == b"master"

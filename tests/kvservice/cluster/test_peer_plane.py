@@ -1,4 +1,4 @@
-"""What the plane between nodes writes into the log."""
+"""What the plane between nodes writes into the log, and whom it hears."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from kvservice.cluster.members import Addresses, Members
 from kvservice.cluster.peer_plane import REFUSED_LINES_MAX, REFUSED_SECONDS, PeerPlane
 from kvservice.config import Config
 from persistence.disk import RealDisk
+from replication.core.membership import Configuration
 from replication.core.raft import Settings
-from replication.peer_greeting import NodeIdentity
+from replication.peer_greeting import Introduction, NodeIdentity
 from tests.harness.cluster import Cluster
 
 
@@ -58,3 +59,13 @@ def test_a_peer_that_does_not_honour_leases_is_named_with_both_settings_once(
     plane._node = Cluster()["n1"].node
     plane._greeted(plane.identity.accept(NodeIdentity("n2", 1).greeting("n1")))
     assert len(said) == 3, "a node that needs no leases does not ask for them"
+
+
+async def test_what_a_member_told_is_kept_until_it_greets_again_or_leaves(tmp_path: Path) -> None:
+    plane = PeerPlane(Config(), Members("n1", Addresses("")), tmp_path, RealDisk(), "d1", 1)
+    for name in ("n2", "n3", "n4"):
+        plane.hearing.told(name, 7)
+    plane._greeted(Introduction("n2", 1, "", "", "", 0))
+    plane.configuration_changed(Configuration(("n1", "n2", "n3")), 1)
+    assert [plane.hearing.index_of(name) for name in ("n2", "n3", "n4")] == [0, 7, 0]
+    assert not plane.hearing.hears("n3"), "there is no stream"

@@ -1,11 +1,11 @@
-"""What clients learn about the members: CLUSTER, ROLE, INFO, HELLO, WAIT and WAITAOF."""
+"""What clients learn about the members and slots: CLUSTER, ROLE, INFO, HELLO, WAIT and WAITAOF."""
 
 from __future__ import annotations
 
 import pytest
 
 from kvservice.commands.cluster_shape import endpoint_of
-from kvservice.commands.ports import MemberView, PeerView
+from kvservice.commands.ports import MemberView, PeerView, Sighting
 from kvservice.commands.reply import Pending, Reply
 from tests.harness.server_plane import Caller, FakeService
 
@@ -30,10 +30,11 @@ def leader(*members: MemberView) -> Caller:
 
 
 def follower(*members: MemberView) -> Caller:
-    """Return a caller of n1, which follows."""
+    """Return a caller of n1, which follows n2, and hears of n3 but no more of n4."""
     service = FakeService()
     service.group.cluster_id = "c0ffee"
     service.group.all_members = list(members) or [LEADER, FOLLOWER, UNMET, LEARNER]
+    service.group.sightings = {"n2": Sighting(True, 11), "n3": Sighting(True, 5), "n4": Sighting(False, 4)}
     service.node.is_leader = False
     service.group.role = "follower"
     return Caller(service)
@@ -49,8 +50,11 @@ def fields_of(text: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "line",
-    ["INFO", "NODES", "SLOTS", "SHARDS", "MYID", "MYSHARDID", "REPLICAS x", "SLAVES x", "FAILOVER", "MEET 127.0.0.1 1"],
-)
+    [
+        "INFO", "NODES", "SLOTS", "SHARDS", "MYID", "MYSHARDID", "REPLICAS x", "SLAVES x", "FAILOVER",
+        "MEET 127.0.0.1 1", "COUNTKEYSINSLOT 1", "GETKEYSINSLOT 1 1", "LINKS",
+    ],
+)  # fmt: skip
 def test_a_node_alone_is_no_cluster(line: str) -> None:
     caller = Caller()
     assert caller.text(f"CLUSTER {line}") == "-ERR This instance has cluster support disabled"
@@ -87,6 +91,7 @@ def test_all_nodes_show_the_same_cluster_with_the_leader_as_its_master() -> None
     lines = node_lines(caller)
     assert [line[2] for line in lines] == ["master", "myself,slave", "slave,noaddr", "slave"]
     assert [line[3] for line in lines] == ["-", *[lines[0][0]] * 3]
+    assert [line[7] for line in lines] == ["connected", "connected", "disconnected", "connected"]
     assert lines[0][1:] == ["node2.example:7002@7202", "master", "-", "0", "0", "3", "connected", "0-16383"]
     other = follower()
     other.service.node.leader_id = "n2"
@@ -96,13 +101,28 @@ def test_all_nodes_show_the_same_cluster_with_the_leader_as_its_master() -> None
     assert caller.text("CLUSTER MYSHARDID") != caller.text("CLUSTER MYID")
 
 
+def test_every_node_leaves_out_who_it_does_not_hear_of() -> None:
+    deaf = MemberView("n4", True, "127.0.0.1:7004", "127.0.0.1:7204")
+    caller = follower(LEADER, FOLLOWER, deaf, LEARNER)
+    caller.service.node.leader_id = "n2"
+    assert [line[7] for line in node_lines(caller)] == ["connected", "connected", "disconnected", "connected"]
+    [shown] = caller.array("CLUSTER SLOTS")
+    assert isinstance(shown, list)
+    assert [member[1] for member in shown[2:] if isinstance(member, list)] == [7002, 7001, 7003]
+
+
 def test_without_a_leader_the_node_shows_itself_and_says_that_the_state_fails() -> None:
     caller = follower()
     caller.service.node.leader_id = None
+    caller.service.group.sightings = {}
+    assert [line[2:4] + line[7:] for line in node_lines(caller)] == [
+        ["myself,master", "-", "connected", "0-16383"],
+        *[[flags, caller.text("CLUSTER MYID"), "disconnected"] for flags in ("slave", "slave,noaddr", "slave")],
+    ]
     [shown] = caller.array("CLUSTER SLOTS")
     assert isinstance(shown, list)
     assert shown[:2] == [0, 16383]
-    assert shown[2] == [b"127.0.0.1", 7001, caller.say("CLUSTER MYID"), []]
+    assert shown[2:] == [[b"127.0.0.1", 7001, caller.say("CLUSTER MYID"), []]]
     told = fields_of(caller.text("CLUSTER INFO"))
     assert (told["cluster_state"], told["cluster_slots_ok"], told["cluster_slots_fail"]) == ("fail", "0", "16384")
 
@@ -114,14 +134,29 @@ def test_cluster_info_says_what_is_served() -> None:
     assert told["cluster_current_epoch"] == "3"
 
 
-def test_shards_tell_what_the_leader_knows_of_each_member() -> None:
-    [shard] = leader().array("CLUSTER SHARDS")
+def shard_of(caller: Caller) -> list[tuple[Reply, ...]]:
+    """Return port, role, offset and health of each member."""
+    [shard] = caller.array("CLUSTER SHARDS")
     assert isinstance(shard, dict)
     assert shard[b"slots"] == [0, 16383]
     members = shard[b"nodes"]
     assert isinstance(members, list)
-    told = [(m[b"port"], m[b"role"], m[b"replication-offset"], m[b"health"]) for m in members if isinstance(m, dict)]
-    assert told == [
+    return [(m[b"port"], m[b"role"], m[b"replication-offset"], m[b"health"]) for m in members if isinstance(m, dict)]
+
+
+def test_shards_tell_what_a_follower_knows_of_each_member() -> None:
+    caller = follower()
+    caller.service.node.leader_id = "n2"
+    assert shard_of(caller) == [
+        (7002, b"master", 11, b"online"),
+        (7001, b"replica", 10, b"online"),
+        (0, b"replica", 4, b"failed"),
+        (7003, b"replica", 5, b"online"),
+    ]
+
+
+def test_shards_tell_what_the_leader_knows_of_each_member() -> None:
+    assert shard_of(leader()) == [
         (7001, b"master", 10, b"online"),
         (7002, b"replica", 9, b"online"),
         (0, b"replica", 0, b"failed"),
@@ -137,6 +172,13 @@ def test_replicas_are_those_of_the_master() -> None:
     ]
     assert caller.text(f"CLUSTER SLAVES {others[0][0]}") == "-ERR The specified node is not a master"
     assert caller.text("CLUSTER REPLICAS nobody") == "-ERR Unknown node nobody"
+
+
+@pytest.mark.parametrize("line", ["LINKS", "COUNT-FAILURE-REPORTS x"])
+def test_what_nodes_do_not_keep_is_refused_with_another_reason(line: str) -> None:
+    said = leader().text(f"CLUSTER {line}")
+    assert said.startswith(f"-ERR CLUSTER {line.split()[0]} is not supported: ")
+    assert said.endswith(", CLUSTER NODES says who is connected")
 
 
 @pytest.mark.parametrize("line", ["MEET 127.0.0.1 7001", "FAILOVER", "ADDSLOTS 1", "FORGET x", "RESET"])
