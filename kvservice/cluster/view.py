@@ -87,7 +87,7 @@ class GroupView:
             return Sighting(False, 0)
         if node.is_leader:
             progress = node.raft.progress.get(name)
-            return Sighting(False, 0) if progress is None else Sighting(progress.recent_active, progress.match)
+            return Sighting(False, 0) if progress is None else Sighting(progress.is_heard, progress.match)
         index = self._hearing.index_of(name)
         if name == node.leader_id:
             return Sighting(node.hears_leader, max(index, node.raft.leader_committed or 0))
@@ -106,7 +106,7 @@ class GroupView:
                 progress.match,
                 max(0, last_index - progress.match),
                 progress.state.value,
-                progress.recent_active,
+                progress.is_heard,
                 divergence.with_peer(name).agreement.value,
             )
             for name, progress in sorted(node.raft.progress.items())

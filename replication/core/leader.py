@@ -110,6 +110,7 @@ def has_active_majority(raft: Raft) -> bool:
     """Tell whether a majority was heard of since the last call, and begin to listen anew."""
     active = {raft.name}
     for peer, progress in raft.progress.items():
+        progress.was_active = progress.recent_active
         if progress.recent_active:
             active.add(peer)
             progress.recent_active = False

@@ -57,6 +57,7 @@ class Progress:
         "read_round",
         "recent_active",
         "state",
+        "was_active",
     )
 
     def __init__(
@@ -78,6 +79,8 @@ class Progress:
         self.is_learner = is_learner
         self.recent_active = recent_active
         """Something was heard of the peer since the flag was last cleared (CheckQuorum)."""
+        self.was_active = False
+        """The flag as it was then."""
         self.pending_snapshot = 0
         """In SNAPSHOT: the last index of the snapshot that is on its way; otherwise 0."""
         self.lost_seen = False
@@ -117,6 +120,11 @@ class Progress:
         )
         inflight = f" inflight={len(self._inflight)}" if self._inflight else ""
         return f"{self.state.value} match={self.match} next={self.next}{inflight}{flags}"
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether something was heard of the peer in the last election timeout or the one before it."""
+        return self.recent_active or self.was_active
 
     @property
     def is_paused(self) -> bool:

@@ -21,12 +21,14 @@ class Node:
 
     def __init__(self) -> None:
         machine = Machine(TABLE, 1, random.Random)
+        self.machine = machine
         self.digests = machine.digests
         self.divergence = Divergence(machine.digests)
         self.hearing = Hearing(lambda _peer: True)
         self.sent: list[StateDigest] = []
         self.parts: Any = SimpleNamespace(
             _members={"n1", "n2"},
+            _index_told=0,
             _service=SimpleNamespace(machine=machine, divergence=self.divergence),
             _peers=SimpleNamespace(hearing=self.hearing, peers=SimpleNamespace(send_digest=self.sent.append)),
         )
@@ -50,6 +52,13 @@ def test_a_node_without_a_digest_tells_that_it_is_there(node: Node) -> None:
     assert node.tell() == NO_DIGEST
     node.digests.add(1, 1, 5000, b"")
     assert node.tell().covered_index == 1
+
+
+def test_what_was_applied_last_is_told_once_nothing_comes_after_it(node: Node) -> None:
+    for index in (1, 2):
+        node.machine.begin_entry(index, 1, 5000, b"")
+        node.machine.end_entry()
+    assert [node.tell().covered_index for _ in range(3)] == [1, 2, 2]
 
 
 def test_who_tells_is_heard_of_and_no_digest_is_compared_with_nothing(node: Node) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from kvservice.cluster.divergence import Agreement
 from kvservice.cluster.errors import Removed
+from kvservice.cluster.hearing import Hearing
 from kvservice.cluster.members import Addresses, Members
 from kvservice.cluster.removal import ASK_TICKS, Removal
 from kvservice.cluster.view import GroupView
@@ -61,7 +62,7 @@ def test_a_removed_node_refuses_stands_for_nothing_and_asks_no_more(setting: Set
     assert isinstance(setting.service.refusal, Removed)
     assert setting.removal.refusal is setting.service.refusal
     setting.service.divergence = SimpleNamespace(agreement=Agreement.EQUAL)
-    assert GroupView(setting.service, setting.members).agreement == "unknown"
+    assert GroupView(setting.service, setting.members, Hearing(lambda _peer: False)).agreement == "unknown"
     assert setting.node.raft.is_removed
     setting.tick(2 * ASK_TICKS)
     assert setting.asked == 0

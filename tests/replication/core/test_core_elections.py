@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from replication.core.membership import Configuration
-from replication.core.messages import Heartbeat, RequestVote, VoteReply
+from replication.core.messages import Heartbeat, HeartbeatReply, RequestVote, VoteReply
 from replication.core.raft import Raft, Role, Settings
-from tests.harness.lone_raft import node, turn
+from tests.harness.lone_raft import acknowledge, leader, node, turn
 
 
 def asking(raft: Raft, ticks: int) -> list[int]:
@@ -147,3 +147,16 @@ def test_a_learner_waits_for_a_leader_and_does_not_campaign() -> None:
         raft.tick()
     raft.campaign()
     assert (raft.role, raft.term, raft.leader) == (Role.FOLLOWER, 1, None)
+
+
+def test_a_peer_that_answers_is_heard_of_also_just_after_the_leader_has_looked_for_a_majority() -> None:
+    raft = leader(node(settings=Settings(pre_vote=False)))
+    acknowledge(raft, turn(raft))
+    found: list[tuple[bool, bool]] = []
+    for answering in (["n2", "n3"], ["n3"]):
+        for peer in answering:
+            raft.step(peer, HeartbeatReply(raft.term, 0))
+        for _ in range(raft.settings.election_ticks_min):
+            raft.tick()
+        found += [(raft.progress[peer].recent_active, raft.progress[peer].is_heard) for peer in ("n2", "n3")]
+    assert found == [(False, True), (False, True), (False, False), (False, True)]
