@@ -48,8 +48,9 @@ class Call(NamedTuple):
     def lost(self, error: RedanError) -> Call:
         """Return the call with an error in place of its writes, and of the reads before the last of them.
 
-        A read that is run again must not see a write that its caller sent after it.
+        A read that is run again must not see a write that its caller sent after it. The caller is in doubt from now on.
         """
+        self.session.is_in_doubt = True
         return self._refused_to(max((at + 1 for at, row in enumerate(self.rows) if row.is_write), default=0), error)
 
     def _refused_to(self, end: int, error: RedanError) -> Call:

@@ -34,7 +34,7 @@ from typing import Final
 from kvservice.batch import Batch, Call
 from kvservice.commands.reply import ErrorReply
 from kvservice.errors import CommitTimeout, LeadershipLost, NoLeader, RedanError, ShuttingDown
-from kvservice.forwarding.forwarder import Forwarder
+from kvservice.forwarding.forwarder import RETURNED_SECONDS, Forwarder
 from kvservice.gateway.resp import encode_commands
 from kvservice.read_window import ReadWindow
 from kvservice.runner import Runner
@@ -317,10 +317,10 @@ class Router:
                 again.append(call.lost(error_of_writes))
             else:
                 again.append(call)
-        self._try_again(again[::-1])
+        self._try_again(again[::-1], RETURNED_SECONDS)
 
-    def _try_again(self, calls: list[Call]) -> None:
-        """Let calls that nothing has come of be tried again by whoever can."""
+    def _try_again(self, calls: list[Call], wait_s: float | None = None) -> None:
+        """Let calls that nothing has come of be tried again by whoever can; ``wait_s``: see ``Forwarder.take``."""
         for call in calls:
             session = call.session
             if session.kind != "normal" and (session.kind == "internal" or not call.admitted()):
@@ -329,7 +329,7 @@ class Router:
                 self._give_back(session)
             else:
                 session.lane = NO_LANE
-                self.forwarder.take(call, b"")
+                self.forwarder.take(call, b"", wait_s)
 
     def _end(self, calls: list[Call]) -> None:
         """Refuse calls of this node's callers, who end with it, and give those of others back to be tried elsewhere."""

@@ -248,14 +248,17 @@ class Runner:
             for row in call.rows:
                 if row is not REFUSED:
                     stats.ran(row, 1, 0, latency_us)
-        if call.session.is_in_doubt:
-            call.session.is_in_doubt = not call.has_writes
+        session = call.session
+        was_in_doubt = session.is_in_doubt
         for row, reply in zip(call.rows, replies, strict=True):
             if type(reply) is ErrorReply:
                 if row is not REFUSED:
                     stats.failed(row, reply.cause)
                 if isinstance(reply.cause, OutcomeUnknownError):
-                    call.session.is_in_doubt = True
+                    session.is_in_doubt = True
+            elif was_in_doubt and row.is_write:
+                # What the leader refused is no write of its log.
+                session.is_in_doubt = False
         self.answer(call, replies)
 
     def settle(self, session: Session) -> None:

@@ -172,7 +172,7 @@ class ClusterService:
                 match_index=peer.match,
                 lag_entries=max(0, last_index - peer.match),
                 state=PEER_STATES[peer.state],
-                active=peer.recent_active,
+                active=peer.is_heard,
                 digest=DIGEST_STATES[compared(name).agreement],
                 digest_index=compared(name).index,
             )

@@ -190,7 +190,7 @@ class Administration:
 
     def _is_active(self, node: AdministeredNode, name: str) -> bool:
         progress = node.raft.progress.get(name)
-        return progress is not None and progress.recent_active
+        return progress is not None and progress.is_heard
 
     async def _until_caught_up(self, node: AdministeredNode, name: str, seconds: float) -> None:
         """Wait until a learner has what was committed when the wait began (thesis, 4.2.1: one round of it)."""
@@ -266,11 +266,11 @@ class Administration:
 def furthest_voter(members: Members, progress: Mapping[str, Progress]) -> str:
     """Return the other voter that was heard of lately and has most of the log; "" if there is none."""
     candidates = [
-        (progress[name].match, name)
+        (progress[name].match, progress[name].recent_active, name)
         for name in members.configuration.voters
-        if name != members.name and name in progress and progress[name].recent_active
+        if name != members.name and name in progress and progress[name].is_heard
     ]
-    return max(candidates)[1] if candidates else ""
+    return max(candidates)[-1] if candidates else ""
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> bool:

@@ -232,7 +232,7 @@ class PeerPlane:
             raise RpcRefused(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
         progress = node.raft.progress.get(name)
         known = members.configuration.addresses.get(name)
-        if name == members.name or (known not in (None, address) and progress is not None and progress.recent_active):
+        if name == members.name or (known not in (None, address) and progress is not None and progress.is_heard):
             text = f"a member named {name} lives at {known or members.own.peer}: choose another name"
             raise RpcRefused(grpc.StatusCode.FAILED_PRECONDITION, text)
         try:

@@ -106,7 +106,7 @@ class PeerView(NamedTuple):
     state: str
     """How it is fed: probe, replicate or snapshot."""
     is_active: bool
-    """Whether it was heard from within the last election timeout."""
+    """Whether it was heard from within the last election timeout or the one before it."""
     agreement: str
     """What comparing its state with ours gave: equal, diverged or unknown."""
 
@@ -115,8 +115,8 @@ class Sighting(NamedTuple):
     """What a node knows of another member by itself, whether it leads or not."""
 
     is_heard: bool
-    """The leader hears from all, and is heard by all, within an election timeout; others miss each other when their
-    streams end, or after some seconds of silence."""
+    """The leader misses a member after one to two election timeouts, and is missed by all after one; others miss each
+    other when their streams end, or after some seconds of silence."""
     index: int  # type: ignore[assignment]  # the log's word; tuple.index is never wanted here
     """Index of an entry that it certainly has, or had when it was last heard of; 0 if nothing is known. The leader
     knows what is durable there; others, what the leader told of its commits, and each member of its state."""

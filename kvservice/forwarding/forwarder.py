@@ -12,7 +12,8 @@ What is done when, for the calls of one caller in their order:
     not applied        it waits again, and the link that said so is replaced: it takes nothing more
     sending            only if all earlier ones are sent on the same link, or answered
     answering          only if all earlier ones are answered, also those that wait in this node's own log
-    no leader          after ``leader_wait_s`` in which it could have been sent, it is answered NoLeader
+    no leader          ``leader_wait_s`` after it came it is answered NoLeader, if it could be sent now; one that comes
+                       back later than that has RETURNED_SECONDS: callers that wait much longer send it again
     this node leads    it is run here
 
 Guarantees: replies reach the caller that asked, in the order in which it asked; no write is sent twice unless the first
@@ -51,6 +52,8 @@ REDIAL_SECONDS_MAX: Final = 0.5
 OLD_LEADER_SECONDS: Final = 0.4
 """How long a leader of an earlier term may take to tell what became of a write, from when the next one is known. If it
 runs and hears the next one, it knows within some ms; one that is stopped says nothing for as long as it is."""
+RETURNED_SECONDS: Final = 0.1
+"""For a link to a leader that is known by then."""
 NO_TOUCH: Final = 1
 """Bit of ForwardCall.flags: the call does not count as a use of its keys (CLIENT NO-TOUCH)."""
 
@@ -114,16 +117,17 @@ class Forwarder:
 
     # -- taking and sending -------------------------------------------------------------------------------------------
 
-    def take(self, call: Call, commands: bytes) -> None:
+    def take(self, call: Call, commands: bytes, wait_s: float | None = None) -> None:
         """Keep a call, counted as pending by its caller, until it is answered; hot on a follower.
 
-        ``commands`` is the RESP of all its commands if it is at hand, else empty.
+        ``commands`` is the RESP of all its commands if it is at hand, else empty. ``wait_s``: what it waits for a
+        leader, if not ``leader_wait_s``.
         """
         if not commands and (admitted := call.admitted()):
             commands = encode_commands(admitted)
         if self.bytes_pending and self.bytes_pending + len(commands) > BYTES_MAX and commands:
             call, commands = call.refused(Overloaded()), b""
-        waiting = Waiting(call, commands, self.now() + self.leader_wait_s)
+        waiting = Waiting(call, commands, self.now() + (self.leader_wait_s if wait_s is None else wait_s))
         self._last_id += 1
         call_id = self._last_id
         self._waiting[call_id] = waiting
@@ -306,7 +310,7 @@ class Forwarder:
     def _wait_again(self, waiting: Waiting) -> None:
         waiting.link = None
         waiting.parts = []
-        waiting.due_s = self.now() + self.leader_wait_s
+        waiting.due_s = max(waiting.due_s, self.now() + RETURNED_SECONDS)
         self._is_settled = False
 
     def _replace(self, waiting: Waiting, call: Call) -> None:

@@ -57,6 +57,8 @@ LIST_MASK: Final = LISTS - 1
 PLACES: Final = SLOTS << LIST_BITS
 """Within a slot the rotation goes by the upper half of the CRC-32 of keys, as keyspace/crowded does."""
 BYTEARRAY_CODE: Final = KINDS[bytearray].code
+FORMULA: Final = 2
+"""Grows with every change of what an entry adds: a chain that began by another one is not comparable."""
 MASK: Final = (1 << 64) - 1
 FACTOR: Final = 0x9E3779B97F4A7C15
 """An odd number whose bits are spread (2^64 divided by the golden ratio): keys that differ in one bit do so in many."""
@@ -80,6 +82,8 @@ class ChainState(NamedTuple):
     rotation: int
     read_index: int
     read_second: int
+    formula: int = 1
+    """By which it was computed; the first was not written down."""
 
 
 class StateDigests:
@@ -90,7 +94,7 @@ class StateDigests:
         self._once = once
         self._find = find
         self.is_known = True
-        """False after a snapshot that carries no chain: it was written by an earlier version."""
+        """False after a snapshot of an earlier version: it carries no chain, or one of another formula."""
         self._checkpoints: dict[int, int] = {}
         """Digest by index; the newest last."""
         self._newest: tuple[int, int] | None = None
@@ -198,7 +202,7 @@ class StateDigests:
         """Return what a snapshot carries of the chain; None if it is not known."""
         if not self.is_known:
             return None
-        return ChainState(self._high, self._low, self._rotation, self._read_index, self._read_second)
+        return ChainState(self._high, self._low, self._rotation, self._read_index, self._read_second, FORMULA)
 
     def stand_at(self, stamp_ms: int, state: ChainState | None) -> None:
         """Go on from a snapshot; no checkpoint is known then."""
@@ -206,9 +210,9 @@ class StateDigests:
         self._checkpoints.clear()
         self._newest = None
         self._second = stamp_ms // 1000
-        self.is_known = state is not None
+        self.is_known = state is not None and state.formula == FORMULA
         if state is not None:
-            self._high, self._low, self._rotation, self._read_index, self._read_second = state
+            self._high, self._low, self._rotation, self._read_index, self._read_second, _formula = state
 
 
 class Reading:

@@ -7,6 +7,7 @@ from unittest.mock import patch
 import pytest
 
 from replication.errors import NotLeading, Stopped
+from replication.node import OUTCOME_TIMEOUT_MS, TICK_MS
 from tests.harness.cluster import Cluster, led
 
 
@@ -161,7 +162,7 @@ def test_a_write_whose_fate_nobody_tells_is_unknown_after_a_while() -> None:
     cluster.isolate("n1")
     write = cluster.write("a=?", at=cluster["n1"])
     cluster.until(lambda: not cluster["n1"].node.is_leader)
-    cluster.tick(499)
+    cluster.tick(OUTCOME_TIMEOUT_MS // TICK_MS - 1)
     assert write.outcome == "waiting"
     cluster.tick(2)
     assert write.outcome == "OutcomeUnknown"

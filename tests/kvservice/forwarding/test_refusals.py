@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from kvservice.commands.reply import OK
-from kvservice.errors import LeadershipLost
+import pytest
+
+from kvservice.commands.reply import OK, ErrorReply
+from kvservice.errors import LeadershipLost, NoLeader
+from replication.errors import OutcomeUnknown
 from tests.kvservice.forwarding.fake_cluster import (
     cluster_led_by_n1,
     error_of,
@@ -167,6 +170,56 @@ def test_a_write_does_not_wait_for_ever_while_nobody_leads() -> None:
     cluster.pass_time(3.0)
     n2.turn()
     assert error_of(peer) is LeadershipLost
+
+
+@pytest.mark.parametrize("name", ["n1", "n2"])
+def test_what_was_sent_beside_a_write_that_is_given_up_waits_no_second_time(name: str) -> None:
+    cluster = cluster_led_by_n1()
+    bench = cluster.benches[name]
+    peer = bench.peer()
+    bench.send(peer, "INCR k", "GET j")
+    if name == "n1":
+        bench.turn()
+        bench.lead(None, 2)
+        bench.refuse(OutcomeUnknown(1, 1, "the time is over"))
+    else:
+        link_from(cluster, "n2").carry()
+        bench.lead(None, 1)
+        cluster.pass_time(2.0)
+    cluster.pass_time(0.1)
+    bench.turn()
+    assert [type(reply.cause) for reply in peer.taken() if isinstance(reply, ErrorReply)] == [LeadershipLost, NoLeader]
+
+
+def test_a_write_whose_outcome_is_unknown_leaves_its_caller_in_doubt_also_where_the_rest_runs_here() -> None:
+    cluster = cluster_led_by_n1()
+    n2 = cluster.benches["n2"]
+    peer = n2.peer()
+    n2.send(peer, "INCR k", "GET j")
+    link_from(cluster, "n2").carry()
+    cluster.elect("n2", surviving=0)
+    cluster.pass_time(0.4)
+    cluster.settle()
+    [lost, read] = peer.taken()
+    assert isinstance(lost, ErrorReply)
+    assert (type(lost.cause), read, peer.is_in_doubt) == (LeadershipLost, None, True)
+
+
+def test_a_write_that_the_leader_refused_ends_no_doubt() -> None:
+    cluster = cluster_led_by_n1(key_bytes_max=512, value_bytes_max=1024)
+    n2 = cluster.benches["n2"]
+    peer = n2.peer()
+    n2.send(peer, "INCR k")
+    link = link_from(cluster, "n2")
+    link.carry()
+    link.cut()
+    doubts: list[bool] = []
+    for line in ("GET k", "SETRANGE x 2000 aaa", "SET k 1"):
+        cluster.settle()
+        n2.send(peer, line)
+        cluster.settle()
+        doubts.append(peer.is_in_doubt)
+    assert doubts == [True, True, False]
 
 
 def test_an_old_leader_may_still_tell_what_became_of_a_write() -> None:

@@ -244,9 +244,12 @@ def test_there_is_one_checkpoint_a_second() -> None:
     assert len(seen) == 11
 
 
-def test_a_chain_that_a_snapshot_did_not_carry_is_not_judged_nor_told() -> None:
+@pytest.mark.parametrize("chain", [None, digest.ChainState(1, 2, 3, 4, 5), digest.ChainState(1, 2, 3, 4, 5, 99)])
+def test_a_chain_that_a_snapshot_did_not_carry_or_of_another_formula_is_not_judged_nor_told(
+    chain: digest.ChainState | None,
+) -> None:
     replica = Replica()
-    replica.machine.stand_at(10, 1, START_MS, None)
+    replica.machine.stand_at(10, 1, START_MS, chain)
     replica.apply(11, START_MS + 2_000, b"")
     assert replica.machine.digests.state() is None
     assert replica.machine.digests.checkpoint() is None
