@@ -36,6 +36,9 @@ class PeerTraffic(NamedTuple):
     """Open now, of both directions."""
     queued_bytes: int = 0
     """Messages that wait to be sent now."""
+    received_messages: int = 0
+    """Of consensus, in both directions; never set back."""
+    sent_messages: int = 0
 
 
 def _nothing() -> tuple[int, int]:

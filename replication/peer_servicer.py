@@ -113,8 +113,8 @@ class PeerServicer:
         self._on_defect = on_defect or _report
         self._on_refused = on_refused
         self._secret = secret
-        self.bytes_received = 0
-        """Bytes of the messages of peers so far; snapshots are counted by their receiver."""
+        self.bytes_received = self.messages_received = 0
+        """Bytes and number of the messages of peers so far; snapshots are counted by their receiver."""
         self._attached: Attached | None = None
         self._inbound: dict[str, _Inbound] = {}
         self._incarnations: dict[str, int] = {}
@@ -209,6 +209,7 @@ class PeerServicer:
             except WireError as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{sender} sent no message: {error}")
             if messages:
+                self.messages_received += len(messages)
                 self._guarded(receive, sender, incarnation, messages)
             if digest is not None:
                 self._guarded(attached.on_digest, sender, digest)

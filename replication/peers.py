@@ -87,7 +87,7 @@ class Peers:
         self._tasks: dict[PeerLink, asyncio.Task[None]] = {}
         """Of every link, also of those that are being drained."""
         self._transfers: dict[str, asyncio.Task[None]] = {}
-        self._bytes_sent = 0
+        self._bytes_sent = self._messages_sent = 0
         """Of links that have ended."""
         self._said: dict[str, list[str]] = {}
         """Why each peer could not be reached, as far as it was logged: a reason for each address that was tried."""
@@ -168,6 +168,11 @@ class Peers:
     def bytes_sent(self) -> int:
         """Bytes of messages and snapshots sent so far, to peers of now and of before."""
         return self._bytes_sent + sum(link.counts.bytes_sent for link in self._tasks) + self._snapshots.bytes_sent
+
+    @property
+    def messages_sent(self) -> int:
+        """Messages of consensus sent so far, to peers of now and of before."""
+        return self._messages_sent + sum(link.counts.messages_sent for link in self._tasks)
 
     def address_of(self, peer: str) -> str:
         """Return where a peer is dialed, or an empty text."""
@@ -275,6 +280,7 @@ class Peers:
     def _link_ended(self, link: PeerLink) -> None:
         if self._tasks.pop(link, None) is not None:
             self._bytes_sent += link.counts.bytes_sent
+            self._messages_sent += link.counts.messages_sent
 
     def _end(self, peer: str) -> None:
         """Drain a link, and cancel it when that takes too long."""

@@ -265,6 +265,8 @@ class PeerPlane:
             self._snapshots_sent,
             self.servicer.streams + sum(link.is_open for link in links),
             sum(link.queued_bytes for link in links),
+            self.servicer.messages_received,
+            self.peers.messages_sent,
         )
 
     # -- where others are ---------------------------------------------------------------------------------------------

@@ -49,6 +49,20 @@ async def test_all_that_is_sent_in_one_turn_travels_together(tmp_path: Path) -> 
         assert n1.peers.links["n2"].counts.requests_sent == 1
 
 
+async def test_messages_stay_counted_when_the_link_that_took_them_is_gone(tmp_path: Path) -> None:
+    async with PeerNode("n1", tmp_path / "1") as n1, PeerNode("n2", tmp_path / "2") as n2:
+        n1.knows(n2)
+        await n1.has_opened(n2)
+        n1.peers.send("n2", [HEARTBEAT, HEARTBEAT, HEARTBEAT])
+        await until(lambda: n2.listener.received)
+        assert (n1.peers.messages_sent, n2.servicer.messages_received) == (3, 3)
+        [task] = [task for task in asyncio.all_tasks() if task.get_name() == "peer-n2"]
+        n1.peers.peers_changed(Configuration(("n1",)))
+        await until(task.done)
+        assert not n1.peers.links
+        assert n1.peers.messages_sent == 3
+
+
 async def test_what_is_sent_during_the_connect_is_not_lost(tmp_path: Path) -> None:
     async with PeerNode("n1", tmp_path / "1") as n1, PeerNode("n2", tmp_path / "2") as n2:
         n1.knows(n2)

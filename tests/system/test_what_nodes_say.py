@@ -82,6 +82,7 @@ def test_leader_follower_and_learner_each_tell_the_truth(cluster: ClusterProcess
         assert said(node, "ROLE")[0] == b"master"
         shape = said(node, "CLUSTER INFO")
         assert (shape["cluster_state"], shape["cluster_known_nodes"]) == ("ok", "4")
+        assert int(shape["cluster_stats_messages_sent"]) > 0 < int(shape["cluster_stats_messages_received"])
         members = said(node, "CLUSTER NODES")
         flags = {address: entry["flags"] for address, entry in members.items()}
         own, leading = ("{}:{}".format(*one.addresses["resp"]) for one in (node, leader))

@@ -7,6 +7,7 @@ import pytest
 from kvservice.commands.cluster_shape import endpoint_of
 from kvservice.commands.ports import MemberView, PeerView, Sighting
 from kvservice.commands.reply import Pending, Reply
+from kvservice.stats import PeerTraffic
 from tests.harness.server_plane import Caller, FakeService
 
 LEADER = MemberView("n1", True, "127.0.0.1:7001", "127.0.0.1:7201")
@@ -132,6 +133,15 @@ def test_cluster_info_says_what_is_served() -> None:
     assert told["cluster_state"] == "ok"
     assert (told["cluster_slots_ok"], told["cluster_size"], told["cluster_known_nodes"]) == ("16384", "1", "4")
     assert told["cluster_current_epoch"] == "3"
+
+
+def test_cluster_info_counts_messages_from_the_start() -> None:
+    caller = leader()
+    stats = caller.service.stats
+    stats.peer_traffic = lambda: PeerTraffic(received_messages=7, sent_messages=8)
+    stats.reset()
+    told = fields_of(caller.text("CLUSTER INFO"))
+    assert (told["cluster_stats_messages_received"], told["cluster_stats_messages_sent"]) == ("7", "8")
 
 
 def shard_of(caller: Caller) -> list[tuple[Reply, ...]]:
