@@ -1,7 +1,8 @@
 """The command line `redan`, all but what a server needs to start (kvservice.cli_settings).
 
-Guarantees: exit codes 0 clean, 1 failure, 2 usage or settings, 3 data directory damaged or in use. Only `recover --yes`
-    changes a data directory. A reader that goes away (`redan log DIR | head`) ends a command quietly.
+Guarantees: exit codes 0 clean, 1 failure, 2 usage or settings, 3 data directory damaged or in use. Only `recover`
+    changes a data directory: with `--yes`; without, it cuts a torn tail. A reader that goes away (`redan log DIR |
+    head`) ends a command quietly.
 Leaves to the caller: kvservice.__main__ sends `redan serve` elsewhere, to spare it this module's imports.
 """
 

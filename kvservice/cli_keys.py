@@ -25,7 +25,6 @@ from kvservice.cli_ctl import (
     Endpoints,
     Output,
     PasswordFile,
-    Timeout,
     app,
     checked,
     read_password,
@@ -41,6 +40,9 @@ __all__ = ["app"]
 
 T = TypeVar("T")
 Database = Annotated[int, typer.Option("--database", metavar="N", min=0, max=2**31, help="Number of the database.")]
+KeyTimeout = Annotated[
+    float, typer.Option("--timeout", metavar="SECONDS", min=0.1, max=3600, help="For all attempts, and for a leader.")
+]
 Keys = Annotated[list[str], typer.Argument(metavar="KEY...", show_default=False)]
 _ENDPOINTS: Final = [DEFAULT_ENDPOINT]
 TTL_SECONDS_MIN: Final = 0.001
@@ -57,7 +59,7 @@ def get(
     endpoint: Endpoints = _ENDPOINTS,
     output: Output = "table",
     password_file: PasswordFile = None,
-    timeout: Timeout = 10.0,
+    timeout: KeyTimeout = 10.0,
 ) -> None:
     """Show the strings at keys; exit code 1 if one has none."""
     keys = [os.fsencode(one) for one in key]
@@ -99,7 +101,7 @@ def put(
     endpoint: Endpoints = _ENDPOINTS,
     output: Output = "table",
     password_file: PasswordFile = None,
-    timeout: Timeout = 10.0,
+    timeout: KeyTimeout = 10.0,
 ) -> None:
     """Store a string at a key; exit code 1 if the condition does not hold."""
     if (value is None) == (file is None):
@@ -136,7 +138,7 @@ def delete(
     endpoint: Endpoints = _ENDPOINTS,
     output: Output = "table",
     password_file: PasswordFile = None,
-    timeout: Timeout = 10.0,
+    timeout: KeyTimeout = 10.0,
 ) -> None:
     """Remove keys, all in one step; exit code 0 also if there were none."""
     keys = [os.fsencode(one) for one in key]
@@ -156,7 +158,7 @@ def scan(
     endpoint: Endpoints = _ENDPOINTS,
     output: Output = "table",
     password_file: PasswordFile = None,
-    timeout: Timeout = 10.0,
+    timeout: KeyTimeout = 10.0,
 ) -> None:
     """List keys."""
 

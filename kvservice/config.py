@@ -150,12 +150,13 @@ class Config(BaseModel):
     initial_cluster: Members = _cluster(
         (),
         "Members of a new cluster, this node among them, as name=host:port,… with their peer addresses; the same on "
-        "each. Empty means a cluster of this node alone. Read once, when the data directory is empty.",
+        "each. Empty means a cluster of this node alone. Who the members are is read from it when the data directory "
+        "is empty, the address of this node at every start.",
     )
     join: Addresses = _cluster(
         (),
-        "Peer addresses of members of a running cluster that this node joins, as host:port,…. Read once, when the data "
-        "directory is empty.",
+        "Peer addresses of members of a running cluster that this node joins, as host:port,…. Read when the data "
+        "directory is empty or damaged.",
     )
     advertise_peer_addr: OptionalAddress = _cluster(
         None, "Where the other nodes reach this one, if that is not peer_addr. A host name is resolved at each connect."

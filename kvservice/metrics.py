@@ -337,7 +337,7 @@ class LogMetrics(Collector):
         )
         yield _by_peer(
             "redan_raft_peer_active",
-            "1 for a peer that the leader heard from within the last election timeout.",
+            "1 for a peer that the leader heard from within the last election timeout or the one before.",
             {peer.name: peer.is_active for peer in peers},
         )
 

@@ -194,3 +194,21 @@ def test_a_node_that_comes_back_at_another_address_is_found(tmp_path: Path) -> N
             lambda: [row["peer_address"] for row in cluster.ctl("members", at=moved)] == found, "the address to change"
         )
         assert cluster["n1"].client().set("k", "v")
+
+
+def test_a_founder_that_moves_says_the_address_that_its_flags_have(tmp_path: Path) -> None:
+    with ClusterProcesses(tmp_path, 3) as cluster:
+        before, *others = cluster.followers()
+        before.stop()
+        port = free_ports(1)[0]
+        members = {node.name: node.peer_address for node in cluster.nodes.values()}
+        members[before.name] = f"127.0.0.1:{port}"
+        flag = ",".join(f"{name}={address}" for name, address in members.items())
+        moved = ClusterNode(before.name, tmp_path / before.name, port, "--initial-cluster", flag)
+        cluster.nodes[before.name] = moved
+        moved.start()
+        cluster.until(
+            lambda: {row["name"]: row["peer_address"] for row in cluster.ctl("members", at=others[0])} == members,
+            "the address to change",
+        )
+        assert moved.client().set("k", "v")

@@ -514,7 +514,7 @@ type Peer struct {
 	LagEntries uint64 `protobuf:"varint,3,opt,name=lag_entries,json=lagEntries,proto3" json:"lag_entries,omitempty"`
 	// How the leader feeds it.
 	State PeerState `protobuf:"varint,4,opt,name=state,proto3,enum=redan.cluster.v1.PeerState" json:"state,omitempty"`
-	// Whether it was heard from within the last election timeout.
+	// Whether it was heard from within the last election timeout or the one before.
 	Active bool `protobuf:"varint,5,opt,name=active,proto3" json:"active,omitempty"`
 	// Whether its state is the same as the leader's, at the last entry for which both were compared.
 	Digest DigestState `protobuf:"varint,6,opt,name=digest,proto3,enum=redan.cluster.v1.DigestState" json:"digest,omitempty"`
