@@ -212,7 +212,7 @@ class Config(BaseModel):
     fsync_interval_ms: Whole = _disk(
         1000, "Time between two syncs with fsync = interval.", unit="milliseconds", ge=1, le=60_000
     )
-    wal_segment_bytes: Size = _disk(64 * MB, "Size of one file of the log.", unit="bytes", ge=64 * KB, le=GB)
+    wal_segment_bytes: Size = _disk(16 * MB, "Size of one file of the log.", unit="bytes", ge=64 * KB, le=GB)
     snapshot_every_bytes: Size = _disk(
         256 * MB, "Take a snapshot when the log grew by this much; 0 = never for this reason.", unit="bytes", ge=0
     )

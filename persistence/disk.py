@@ -13,6 +13,7 @@ repeated, because the kernel may have dropped the dirty pages and would report s
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -60,6 +61,10 @@ class Disk(Protocol):
 
     def fsync(self, handle: int) -> None:
         """Make the file with all its metadata durable."""
+        ...
+
+    def drop_cached(self, handle: int) -> None:
+        """Advise the system to forget what it holds of the file in memory; what is not durable stays. Never fails."""
         ...
 
     def rename(self, source: Path, target: Path) -> None:
@@ -210,6 +215,12 @@ class RealDisk:
             os.fsync(handle)
         except OSError as error:
             raise self._failed("fsync", self._name(handle), error) from error
+
+    def drop_cached(self, handle: int) -> None:
+        """Advise the system to forget what it holds of the file in memory; what is not durable stays. Never fails."""
+        # No reason to stop a log: the advice may be ignored as well.
+        with suppress(OSError):
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file another name, replacing what had that name."""

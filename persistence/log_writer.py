@@ -91,7 +91,7 @@ class WalOptions(NamedTuple):
 
     fsync: FsyncMode = "always"
     fsync_interval_ms: int = 1000
-    segment_bytes: int = 64 * 1024 * 1024
+    segment_bytes: int = 16 * 1024 * 1024
     idle_mark_ms: int = 200
 
 
@@ -404,6 +404,19 @@ class LogWriter:
     def _count_files(self) -> None:
         self.stats.segments = len(self.segments)
         self.stats.bytes_on_disk = sum(self.sizes.values())
+
+    def drop_cached(self) -> None:
+        """Let the system forget what it holds in memory of the segment that was closed last.
+
+        Nobody reads it soon: who lags a little is served from the entries in memory. Call before a segment is prepared,
+        whose zeros then take this memory and no new, and the log never has more of it than two segments.
+        """
+        with self.files_lock:
+            closed = self.segments[-2:-1]
+        for segment in closed:
+            handle = self._disk.open(segment.path, "read")
+            self._disk.drop_cached(handle)
+            self._disk.close(handle)
 
     def purge(self, before_index: int) -> int:
         """Remove the oldest segments that hold no live entry from before_index on; returns how many.

@@ -247,6 +247,10 @@ class SimulatedDisk:
         """Make the file with all its metadata durable."""
         self._sync(handle, 0, None)
 
+    def drop_cached(self, handle: int) -> None:
+        """Nothing happens: what is in memory and what is durable are kept apart already."""
+        self._file(handle)
+
     def rename(self, source: Path, target: Path) -> None:
         """Give a file another name, replacing what had that name."""
         self._begin("rename", target)

@@ -204,6 +204,9 @@ class FaultyDisk:
     def fsync(self, handle: int) -> None:
         self._sync("fsync", handle, 0, None)
 
+    def drop_cached(self, handle: int) -> None:
+        self._file(handle)
+
     def rename(self, source: Path, target: Path) -> None:
         with self._lock, _Changing(self, "rename", str(target)):
             if source not in self._names:

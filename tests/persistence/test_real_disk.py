@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import subprocess
 from collections.abc import Callable, Sequence
 from errno import EBADF, EISDIR, ENOENT, ENOSPC, ENOTDIR
 from pathlib import Path
@@ -29,6 +30,21 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     disk.unlink(tmp_path / "other")
     disk.make_dirs(tmp_path / "a" / "b")
     assert disk.listdir(tmp_path) == ["a"]
+
+
+def test_what_is_dropped_from_memory_is_read_from_the_disk_again(tmp_path: Path) -> None:
+    disk = RealDisk()
+    handle = disk.open(tmp_path / "file", "create")
+    disk.pwritev_durable(handle, (b"x" * 8192,), 0)
+    assert os.preadv(handle, [bytearray(1)], 4096, os.RWF_NOWAIT) == 1
+    disk.drop_cached(handle)
+    # A file system in memory has no other place for it.
+    if subprocess.check_output(["stat", "-f", "-c", "%T", tmp_path], text=True).strip() != "tmpfs":
+        with pytest.raises(BlockingIOError):
+            os.preadv(handle, [bytearray(1)], 4096, os.RWF_NOWAIT)
+    assert disk.pread(handle, 9000, 0) == b"x" * 8192
+    disk.close(handle)
+    disk.drop_cached(handle)
 
 
 def test_a_write_that_the_system_cuts_short_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from time import monotonic
 
 import pytest
 
-from persistence.disk import RealDisk
+from persistence.disk import OpenMode, RealDisk
 from persistence.errors import DiskFailed
 from persistence.log_writer import FsyncMode, WalOptions
 from persistence.record import CONTROL_KIND_MIN, WalRecord, decode_records
@@ -228,6 +228,35 @@ def test_the_next_segment_is_prepared_before_it_is_needed(
     wait_until(lambda: any(path.suffix == ".next" for path in disk.files()))
     wal.close()
     assert [path.suffix for path in disk.files()] == [".wal"], "what nobody took is removed"
+
+
+def test_a_full_segment_is_dropped_from_memory_before_zeros_for_the_next_but_one_are_written(reports: Reports) -> None:
+    happened: list[tuple[str, str]] = []
+
+    class Noting(FaultyDisk):
+        def drop_cached(self, handle: int) -> None:
+            happened.append(("drop", self._file(handle)[0].name))
+
+        def open(self, path: Path, mode: OpenMode) -> int:
+            if mode == "create":
+                happened.append((mode, path.name))
+            return super().open(path, mode)
+
+    wal, _ = open_log(Noting())
+    wal.start(reports.on_durable, reports.on_failed)
+    for index in range(1, 7):
+        wal.append([entry(index, 25_000)], index)
+        reports.wait_for_token(index)
+    wal.close()
+    assert happened == [
+        ("create", "0000000000000001.next"),
+        ("create", "0000000000000002.next"),
+        ("drop", "0000000000000001-0000000000000001.wal"),
+        ("create", "0000000000000003.next"),
+        ("drop", "0000000000000002-0000000000000003.wal"),
+        ("create", "0000000000000004.next"),
+    ]
+    assert len(read_back(wal._disk)) == 6
 
 
 def test_purge_runs_beside_the_writer(started: Callable[..., tuple[FaultyDisk, Wal]], reports: Reports) -> None:
