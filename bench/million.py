@@ -2,7 +2,8 @@
 
 Order, for each server in each round: start empty → fill → memory → snapshot under a probe (bench/probe) → clean stop →
 start from the snapshot → kill. Then again with a log only: fill → kill -9 → start from the log.
-Both servers fill without waiting for the disk; the log is complete in the page cache, which outlives a kill.
+Both servers fill without waiting for the disk. Redis finds its log in the page cache, which outlives a kill; Redan
+reads segments that were full from the disk.
 """
 
 from __future__ import annotations

@@ -18,13 +18,14 @@ few ms and a large one switches rarely. A frame that does not fit gets a segment
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
 from typing import Literal, NamedTuple
 
 from persistence.disk import Disk, write_zeros
-from persistence.errors import Damaged
+from persistence.errors import Damaged, DiskFailed
 from persistence.frame_index import STEP_BYTES, FrameIndex, FramePlace
 from persistence.record import (
     CONTROL_FRAME_BYTES,
@@ -161,6 +162,8 @@ class LogWriter:
         self._crc = 0
         self._capacity = 0
         self._last_kind: int | None = None
+        self._dropped = 0
+        """Sequence of the last segment that ``drop_cached`` has dropped."""
 
     @classmethod
     def open(
@@ -347,8 +350,8 @@ class LogWriter:
     def next_segment(self) -> tuple[int, int] | None:
         """Return sequence and capacity of the segment to prepare, None while the active one is not a quarter full.
 
-        From a quarter on, preparing has to be less than three times as fast as appending, and a log that hardly
-        grows does not cost the zeros of a segment that it will not use.
+        From a quarter on, preparing has to be a third faster than appending, and a log that hardly grows does not cost
+        the zeros of a segment that it will not use.
         """
         if self.offset * 4 < self._capacity:
             return None
@@ -406,17 +409,20 @@ class LogWriter:
         self.stats.bytes_on_disk = sum(self.sizes.values())
 
     def drop_cached(self) -> None:
-        """Let the system forget what it holds in memory of the segment that was closed last.
+        """Let the system forget what it holds in memory of the segments that were closed since the last call.
 
-        Nobody reads it soon: who lags a little is served from the entries in memory. Call before a segment is prepared,
-        whose zeros then take this memory and no new, and the log never has more of it than two segments.
+        Call before a segment is prepared: its zeros then take this memory and no new, and a log that is only written
+        has no more of it than two or three segments. A later reader, a peer far behind or a start, reads the disk.
         """
         with self.files_lock:
-            closed = self.segments[-2:-1]
+            closed = [segment for segment in self.segments[:-1] if segment.sequence > self._dropped]
         for segment in closed:
-            handle = self._disk.open(segment.path, "read")
-            self._disk.drop_cached(handle)
-            self._disk.close(handle)
+            # Advice that cannot be given is no reason to stop; whoever needs the file will say that it is not there.
+            with suppress(DiskFailed):
+                handle = self._disk.open(segment.path, "read")
+                self._disk.drop_cached(handle)
+                self._disk.close(handle)
+            self._dropped = segment.sequence
 
     def purge(self, before_index: int) -> int:
         """Remove the oldest segments that hold no live entry from before_index on; returns how many.

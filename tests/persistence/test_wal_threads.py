@@ -16,7 +16,17 @@ from persistence.segment import FrameReader, list_segments, read_header
 from persistence.segment_preparer import SegmentPreparer
 from persistence.wal import Wal
 from tests.harness.disk import FaultyDisk
-from tests.persistence.logs import DIRECTORY, SALT, SMALL, entry, hard_state, open_log, read_back, segment_paths
+from tests.persistence.logs import (
+    DIRECTORY,
+    SALT,
+    SMALL,
+    entry,
+    hard_state,
+    open_log,
+    read_back,
+    segment_paths,
+    write_each,
+)
 
 WAIT_SECONDS = 60.0
 
@@ -242,7 +252,8 @@ def test_a_full_segment_is_dropped_from_memory_before_zeros_for_the_next_but_one
                 happened.append((mode, path.name))
             return super().open(path, mode)
 
-    wal, _ = open_log(Noting())
+    disk = Noting()
+    wal, _ = open_log(disk)
     wal.start(reports.on_durable, reports.on_failed)
     for index in range(1, 7):
         wal.append([entry(index, 25_000)], index)
@@ -256,7 +267,49 @@ def test_a_full_segment_is_dropped_from_memory_before_zeros_for_the_next_but_one
         ("drop", "0000000000000002-0000000000000003.wal"),
         ("create", "0000000000000004.next"),
     ]
-    assert len(read_back(wal._disk)) == 6
+    assert not disk._handles
+    assert len(read_back(disk)) == 6
+
+
+def test_a_start_drops_what_it_has_read_and_nothing_twice(reports: Reports) -> None:
+    disk = FaultyDisk()
+    wal, _ = open_log(disk)
+    write_each(wal, [entry(index, 25_000) for index in range(1, 6)])
+    wal.close()
+    dropped: list[str] = []
+
+    class Noting(FaultyDisk):
+        def drop_cached(self, handle: int) -> None:
+            dropped.append(self._file(handle)[0].name[:16])
+
+    disk = Noting(disk.files())
+    wal, _ = open_log(disk)
+    wal.start(reports.on_durable, reports.on_failed)
+    for index in range(6, 9):
+        wal.append([entry(index, 25_000)], index)
+        reports.wait_for_token(index)
+    wal.close()
+    assert dropped == ["0000000000000001", "0000000000000002", "0000000000000003"]
+
+
+def test_a_full_segment_that_cannot_be_opened_to_be_dropped_stops_nothing(reports: Reports) -> None:
+    refused: list[str] = []
+
+    class Refusing(FaultyDisk):
+        def open(self, path: Path, mode: OpenMode) -> int:
+            if mode == "read":
+                refused.append(path.name[:16])
+                raise DiskFailed("open", str(path), EIO)
+            return super().open(path, mode)
+
+    wal, _ = open_log(Refusing())
+    wal.start(reports.on_durable, reports.on_failed)
+    for index in range(1, 7):
+        wal.append([entry(index, 25_000)], index)
+        reports.wait_for_token(index)
+    wal.close()
+    assert refused == ["0000000000000001", "0000000000000002"]
+    assert not reports.failures
 
 
 def test_purge_runs_beside_the_writer(started: Callable[..., tuple[FaultyDisk, Wal]], reports: Reports) -> None:
