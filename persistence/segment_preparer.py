@@ -1,4 +1,4 @@
-"""The thread that keeps slow work on files away from the writer: zeros for the coming segment, removal of old ones.
+"""The thread that keeps slow work on files away from the writer: zeros for the coming segment, and all about old ones.
 
 Guarantees: at most one segment is prepared at a time; `take` returns the one that was requested, or raises the error
 that its preparation met. An error of any job stops the thread and is reported once.

@@ -14,9 +14,9 @@ that does not reach back to its snapshot. Replaced entries: see `persistence.log
 States: opened → started → closed, or → failed → closed. Opened but not started, `write_queued` does in the caller's
 thread what the writer thread would do: that is how a simulation drives the same code.
 
-Threads: `wal-writer` as said; `wal-next` fills the coming segment with zeros and removes old ones. The writer waits for
-it only when three quarters of a segment fill up in less time than zeros for the next one take (16 MiB: 0.02 s here, on
-idle cores).
+Threads: `wal-writer` as said; `wal-next` fills the coming segment with zeros, lets full ones leave the page cache and
+removes old ones. The writer waits for it only when three quarters of a segment fill up in less time than zeros for the
+next one take (16 MiB: 0.02 s here, on idle cores).
 
 Measured (2 virtual cores, ext4, records of 1 KiB, one at a time, uvloop): from append to the callback in the event loop
 230 us at the median, where a bare pwrite + fdatasync takes 145 us. 4.5 us of the difference are Python; the rest is

@@ -66,6 +66,15 @@ def wait_until(condition: Callable[[], bool]) -> None:
         waiting.wait(0.002)
 
 
+def append_each(wal: Wal, reports: Reports, indexes: range) -> None:
+    """Start a log, append entries of which two fill a segment, each when the one before is durable, and close it."""
+    wal.start(reports.on_durable, reports.on_failed)
+    for index in indexes:
+        wal.append([entry(index, 25_000)], index)
+        reports.wait_for_token(index)
+    wal.close()
+
+
 @pytest.fixture
 def reports() -> Reports:
     return Reports()
@@ -254,11 +263,7 @@ def test_a_full_segment_is_dropped_from_memory_before_zeros_for_the_next_but_one
 
     disk = Noting()
     wal, _ = open_log(disk)
-    wal.start(reports.on_durable, reports.on_failed)
-    for index in range(1, 7):
-        wal.append([entry(index, 25_000)], index)
-        reports.wait_for_token(index)
-    wal.close()
+    append_each(wal, reports, range(1, 7))
     assert happened == [
         ("create", "0000000000000001.next"),
         ("create", "0000000000000002.next"),
@@ -284,11 +289,7 @@ def test_a_start_drops_what_it_has_read_and_nothing_twice(reports: Reports) -> N
 
     disk = Noting(disk.files())
     wal, _ = open_log(disk)
-    wal.start(reports.on_durable, reports.on_failed)
-    for index in range(6, 9):
-        wal.append([entry(index, 25_000)], index)
-        reports.wait_for_token(index)
-    wal.close()
+    append_each(wal, reports, range(6, 9))
     assert dropped == ["0000000000000001", "0000000000000002", "0000000000000003"]
 
 
@@ -303,11 +304,7 @@ def test_a_full_segment_that_cannot_be_opened_to_be_dropped_stops_nothing(report
             return super().open(path, mode)
 
     wal, _ = open_log(Refusing())
-    wal.start(reports.on_durable, reports.on_failed)
-    for index in range(1, 7):
-        wal.append([entry(index, 25_000)], index)
-        reports.wait_for_token(index)
-    wal.close()
+    append_each(wal, reports, range(1, 7))
     assert refused == ["0000000000000001", "0000000000000002"]
     assert not reports.failures
 
